@@ -1,0 +1,23 @@
+//! Syntune synthesizes neural operators, tunes them with Apache TVM, trains them with libtorch, and searches for models
+//! that are faster on your machine at the accuracy you asked for.
+
+pub mod error;
+
+pub mod child;
+pub mod spec;
+pub mod synth;
+
+pub mod lower;
+
+#[cfg(feature = "tvm")]
+pub mod tvm;
+
+pub mod tune;
+
+pub mod train;
+
+pub mod store;
+
+pub mod search;
+
+pub mod report;

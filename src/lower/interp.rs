@@ -1,0 +1,84 @@
+//! The meaning of a loop nest: slow, obvious, and what every other back end is compared with.
+
+use super::loops::{Expr, LoopNest, Reduction, Role, Stage};
+use crate::error::{Result, invalid};
+
+/// Runs a nest on row-major f32 data: one slice per input and weight, in the order of the nest's tensors.
+/// Returns the output, row-major. Sums are accumulated in f64 and rounded once per stage.
+pub fn interp(nest: &LoopNest, arguments: &[&[f32]]) -> Result<Vec<f32>> {
+    let given: Vec<usize> = (0..nest.tensors.len()).filter(|&t| matches!(nest.tensors[t].role, Role::Input | Role::Weight)).collect();
+    if given.len() != arguments.len() {
+        return invalid(format!("the nest takes {} tensors, {} given: pass every input and weight in order", given.len(), arguments.len()));
+    }
+    let mut data: Vec<Vec<f32>> = vec![Vec::new(); nest.tensors.len()];
+    for (&t, values) in given.iter().zip(arguments) {
+        let tensor = &nest.tensors[t];
+        if values.len() != tensor.n_elements() {
+            return invalid(format!("{} has {} elements, {} given: pass its shape {:?}", tensor.name, tensor.n_elements(), values.len(), tensor.shape));
+        }
+        data[t] = values.to_vec();
+    }
+    for stage in &nest.stages {
+        data[stage.output] = run(nest, stage, &data);
+    }
+    Ok(std::mem::take(&mut data[nest.output()]))
+}
+
+fn run(nest: &LoopNest, stage: &Stage, data: &[Vec<f32>]) -> Vec<f32> {
+    let extents = stage.extents();
+    let n_axes = stage.axes.len();
+    let mut out = Vec::with_capacity(extents[..n_axes].iter().product::<i64>() as usize);
+    let mut at = vec![0i64; extents.len()];
+    loop {
+        let mut total = match stage.reduction {
+            Reduction::Max if !stage.sums.is_empty() => f64::NEG_INFINITY,
+            _ => 0.0,
+        };
+        loop {
+            if stage.guards.iter().all(|g| (0..g.extent).contains(&g.index.eval(&at))) {
+                let value = eval(nest, &stage.body, &at, data);
+                total = match stage.reduction {
+                    Reduction::Max if !stage.sums.is_empty() => total.max(value),
+                    _ => total + value,
+                };
+            }
+            if !advance(&mut at[n_axes..], &extents[n_axes..]) {
+                break;
+            }
+        }
+        out.push(total as f32);
+        if !advance(&mut at[..n_axes], &extents[..n_axes]) {
+            return out;
+        }
+    }
+}
+
+/// The next position in row-major order; false (and all zeros) after the last.
+fn advance(at: &mut [i64], extents: &[i64]) -> bool {
+    for i in (0..at.len()).rev() {
+        at[i] += 1;
+        if at[i] < extents[i] {
+            return true;
+        }
+        at[i] = 0;
+    }
+    false
+}
+
+fn eval(nest: &LoopNest, e: &Expr, at: &[i64], data: &[Vec<f32>]) -> f64 {
+    match e {
+        Expr::Load(access) => {
+            let shape = &nest.tensors[access.tensor].shape;
+            let flat = access.index.iter().zip(shape).fold(0, |flat, (index, &size)| {
+                let i = index.eval(at);
+                assert!((0..size).contains(&i), "{} is read at {i} on an axis of {size}", nest.tensors[access.tensor].name);
+                flat * size + i
+            });
+            f64::from(data[access.tensor][flat as usize])
+        }
+        Expr::Const(c) => f64::from(*c),
+        Expr::Add(parts) => parts.iter().map(|p| eval(nest, p, at, data)).sum(),
+        Expr::Mul(parts) => parts.iter().map(|p| eval(nest, p, at, data)).product(),
+        Expr::Max(parts) => parts.iter().map(|p| eval(nest, p, at, data)).fold(f64::NEG_INFINITY, f64::max),
+    }
+}
