@@ -40,12 +40,14 @@ pub fn lower(operator: &Operator, binding: &Binding) -> Result<LoopNest> {
     let mut best = None;
     for groups in ordered_partitions(operator.weights().len()) {
         for early in [Early::None, Early::Reshapes, Early::All] {
-            let Some(plan) = plan(operator, &groups, early) else { continue };
-            let nest = build(operator, binding, &plan)?;
-            let temps: usize = nest.tensors.iter().filter(|t| t.role == Role::Temp).map(Tensor::n_elements).sum();
-            let cost = (nest.n_macs() + TEMP_COST * temps as u64, nest.stages.len());
-            if best.as_ref().is_none_or(|(c, _)| cost < *c) {
-                best = Some((cost, nest));
+            for late in [false, true] {
+                let Some(plan) = plan(operator, &groups, early, late) else { continue };
+                let nest = build(operator, binding, &plan)?;
+                let temps: usize = nest.tensors.iter().filter(|t| t.role == Role::Temp).map(Tensor::n_elements).sum();
+                let cost = (nest.n_macs() + TEMP_COST * temps as u64, nest.stages.len());
+                if best.as_ref().is_none_or(|(c, _)| cost < *c) {
+                    best = Some((cost, nest));
+                }
             }
         }
     }
@@ -92,7 +94,8 @@ fn ordered_partitions(n: usize) -> Vec<Vec<Vec<usize>>> {
     all
 }
 
-fn plan(operator: &Operator, groups: &[Vec<usize>], early: Early) -> Option<Vec<Plan>> {
+/// `late`: outputs are read from a smaller result where they repeat (blocks, up-sampling).
+fn plan(operator: &Operator, groups: &[Vec<usize>], early: Early, late: bool) -> Option<Vec<Plan>> {
     let graph = operator.graph();
     let weights = operator.weights();
     let mut cut = operator.data().to_vec();
@@ -128,7 +131,19 @@ fn plan(operator: &Operator, groups: &[Vec<usize>], early: Early) -> Option<Vec<
             plans.push(step(&mut cut, group, &groups[i + 1..], false));
         }
     }
-    let last = groups.last().cloned().unwrap_or_default();
+    let mut last = groups.last().cloned().unwrap_or_default();
+    if late {
+        let mut result = step(&mut cut, &last, &[], true);
+        let place = |d: &Dim| operator.outputs().iter().position(|&o| graph.depends(*d, o));
+        cut.sort_by_key(place);
+        result.to = cut.clone();
+        plans.push(result);
+        let reached = cut.iter().all(|d| operator.outputs().contains(d));
+        if reached || !open_sums.is_empty() {
+            return None;
+        }
+        last.clear();
+    }
     plans.push(Plan { from: cut, weights: last, to: operator.outputs().to_vec(), sums: open_sums });
     Some(plans)
 }
