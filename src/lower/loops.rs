@@ -170,6 +170,14 @@ impl LoopNest {
         self.tensors.iter().filter(|t| t.role == Role::Weight).map(|t| t.n_elements() as u64).sum()
     }
 
+    /// Standard deviation of every weight's initial values, so that the output's variance is about 2 (and 1 after ReLU) for inputs of
+    /// variance 1: with F the product of all summed extents and W weights, `(2/F)^(1/2W)`. After He et al. 2015, for products of weights.
+    pub fn weight_std(&self) -> f64 {
+        let fan: f64 = self.stages.iter().flat_map(|s| &s.sums).map(|l| l.extent as f64).product();
+        let n_weights = self.tensors.iter().filter(|t| t.role == Role::Weight).count().max(1);
+        (2.0 / fan).powf(0.5 / n_weights as f64)
+    }
+
     /// Appends the element-wise tail of a layer; the channel is axis `channel` of the output.
     /// New parameters: `bias[channel]` (a weight), `residual` (an input of the output's shape).
     pub fn with_epilogue(mut self, epilogue: Epilogue, channel: usize) -> LoopNest {
