@@ -3,6 +3,8 @@
 mod spec;
 mod synth;
 mod lower;
+#[cfg(feature = "tvm")]
+mod te;
 mod tune;
 mod train;
 mod store;

@@ -3,6 +3,12 @@
 pub mod index;
 pub mod interp;
 pub mod loops;
+pub mod pad;
+#[cfg(feature = "tvm")]
+pub mod te;
+#[cfg(not(feature = "tvm"))]
+#[path = "te_off.rs"]
+pub mod te;
 
 pub use interp::interp;
 pub use loops::{Access, Epilogue, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor};
