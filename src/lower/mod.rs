@@ -10,5 +10,5 @@ pub mod te;
 #[path = "te_off.rs"]
 pub mod te;
 
-pub use interp::interp;
+pub use interp::{interp, interp_at};
 pub use loops::{Access, Epilogue, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor};

@@ -1,7 +1,8 @@
 //! Safe hands on TVM 0.27: its libraries opened at run time, its functions called by name.
 //!
 //! [`load`] opens the libraries and refuses versions known to crash; [`ffi`] calls functions and reads nodes; [`te`] writes tensor
-//! expressions; [`target`] reads targets; [`build`] lowers and compiles; [`run`] loads kernels. Every TVM name stands in this
+//! expressions; [`target`] reads targets; [`schedule`] makes and replays
+//! MetaSchedule traces; [`build`] lowers and compiles; [`run`] loads kernels. Every TVM name stands in this
 //! room, and nearly all unsafe code. TVM objects stay on the thread that made them; between processes they travel as JSON.
 
 pub mod build;
@@ -9,6 +10,7 @@ pub mod ffi;
 #[allow(unsafe_code)]
 pub mod load;
 pub mod run;
+pub mod schedule;
 pub mod target;
 pub mod te;
 

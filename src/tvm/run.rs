@@ -7,6 +7,7 @@ use std::path::Path;
 use tvm_ffi::{AnyView, DLDevice, DLDeviceType, Function, Tensor};
 
 /// A compiled function. Calling it runs machine code that the compiler made: never in the controlling process.
+#[derive(Clone)]
 pub struct Kernel {
     function: Function,
     // Keeps the library mapped.
