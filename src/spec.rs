@@ -1,1 +1,662 @@
-//! spec
+//! The request: which model, which operators may replace its slots, on what data and machine, within what budgets.
+//!
+//! A [`Spec`] is read from TOML by [`Spec::load`], validated once, and trusted by everything after it. Every key has a
+//! default, so the shortest spec is an empty file; [`Spec::print`] shows what it means. A fault names file, line and key
+//! and says the way out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use toml::de::{DeInteger, DeTable, DeValue};
+
+use crate::error::{Error, Result, invalid};
+
+/// A spec is a page of text; a file larger than this is something else.
+const MAX_BYTES: u64 = 1 << 20;
+/// Wider backbones than this do not fit a worker's memory on any supported data set.
+const MAX_WIDTH: u32 = 512;
+/// Depth that the search can still enumerate.
+const MAX_DEPTH: u32 = 32;
+/// The contraction of more weights than this is never cheaper than two operators.
+const MAX_WEIGHTS: u32 = 3;
+/// Coefficients are small by definition: sizes that may divide others.
+const MAX_COEFFICIENT: u32 = 64;
+
+/// One request, complete and valid.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Spec {
+    /// What reports call this search.
+    pub name: String,
+    /// The one seed; every other seed is a hash of it and of what it is for.
+    pub seed: u64,
+    pub backbone: Backbone,
+    pub slots: Slots,
+    pub operator: Operators,
+    pub data: Data,
+    pub target: Target,
+    pub budget: Budget,
+    pub train: Train,
+    pub tune: Tune,
+}
+
+/// The model whose slots are filled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Backbone {
+    pub name: Network,
+    /// Channels of the first stage, 1 to 512.
+    pub width: u32,
+}
+
+/// Which slots of the backbone are replaced.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Slots {
+    /// `"all"`, or a list of slot names.
+    pub layers: Layers,
+}
+
+/// The operators that may be synthesized.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Operators {
+    /// Most primitives in one operator, 1 to 32.
+    pub max_depth: u32,
+    /// Most weight tensors in one operator, 1 to 3.
+    pub max_weights: u32,
+    /// Operators evaluated first: names from the library or operator texts.
+    pub start: Vec<String>,
+    /// Small constants that sizes may use, and may be divided by: name to value, 1 to 64.
+    pub coefficients: BTreeMap<String, u32>,
+}
+
+/// What accuracy is measured on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Data {
+    pub name: DataSet,
+    /// The folder with the data set's files, relative to the spec file; without it, the one that `scripts/setup` made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+}
+
+/// What latency is measured on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Target {
+    /// `"host"`, or a TVM target such as `"llvm -mcpu=skylake-avx512"`.
+    pub llvm: String,
+    /// Threads of every measured program, at most this machine's.
+    pub threads: u32,
+    /// Images in one call of every measured program.
+    pub batch: u32,
+}
+
+/// What the search may spend, and what its result may cost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Budget {
+    /// Wall-clock minutes of searching, all sessions together.
+    pub minutes: f64,
+    /// Operators evaluated, if fewer than the minutes allow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trials: Option<u32>,
+    /// Highest FLOPs of the replaced slots relative to the original's.
+    pub flops_ratio: f64,
+    /// Highest parameter count of the replaced slots relative to the original's.
+    pub params_ratio: f64,
+    /// Largest loss of accuracy against the baseline, in percentage points.
+    pub accuracy_drop: f64,
+}
+
+/// The recipe that baseline and candidates are trained with alike.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Train {
+    /// Passes over the whole training set for the baseline and the finalists.
+    pub epochs: u32,
+    /// Images of the short training that every candidate gets.
+    pub proxy_samples: u32,
+    /// Images in one step.
+    pub batch: u32,
+    /// Highest learning rate of the schedule.
+    pub lr: f64,
+    /// Candidates that are trained and tuned in full.
+    pub n_finalists: u32,
+}
+
+/// How schedules are searched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tune {
+    /// Schedules measured for each shape of the baseline and the finalists.
+    pub trials: u32,
+    /// Schedules measured for each shape of every candidate, at most `trials`.
+    pub quick_trials: u32,
+    pub strategy: Strategy,
+}
+
+/// Slots by name, or all of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Layers {
+    #[default]
+    All,
+    Named(Vec<String>),
+}
+
+impl Serialize for Layers {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Layers::All => "all".serialize(s),
+            Layers::Named(names) => names.serialize(s),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Layers {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Text {
+            One(String),
+            Many(Vec<String>),
+        }
+        Ok(match Text::deserialize(d)? {
+            Text::One(word) if word == "all" => Layers::All,
+            Text::One(name) => Layers::Named(vec![name]),
+            Text::Many(names) => Layers::Named(names),
+        })
+    }
+}
+
+/// An enum whose values are written by name in a spec.
+macro_rules! names {
+    ($(#[$doc:meta])* $kind:ident { $($(#[$item_doc:meta])* $item:ident = $name:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum $kind { $($(#[$item_doc])* #[serde(rename = $name)] $item),+ }
+
+        impl $kind {
+            /// Every name, as a spec writes it.
+            pub const NAMES: &'static [&'static str] = &[$($name),+];
+
+            /// The name, as a spec writes it.
+            pub fn name(self) -> &'static str {
+                match self { $($kind::$item => $name),+ }
+            }
+        }
+
+        impl fmt::Display for $kind {
+            fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.pad(self.name())
+            }
+        }
+    };
+}
+
+names! {
+    /// A model with slots.
+    Network {
+        /// A residual network of three stages for small images.
+        ResnetSmall = "resnet-small",
+    }
+}
+
+names! {
+    /// A data set whose files Syntune reads.
+    DataSet {
+        FashionMnist = "fashion-mnist",
+        Cifar10 = "cifar-10",
+        Cifar100 = "cifar-100",
+    }
+}
+
+names! {
+    /// How schedules are proposed.
+    Strategy {
+        /// Samples of the space, nothing learnt.
+        Random = "random",
+        /// A random start, then mutations of the fastest.
+        Evolution = "evolution",
+    }
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        Spec {
+            name: "search".into(),
+            seed: 0,
+            backbone: Backbone::default(),
+            slots: Slots::default(),
+            operator: Operators::default(),
+            data: Data::default(),
+            target: Target::default(),
+            budget: Budget::default(),
+            train: Train::default(),
+            tune: Tune::default(),
+        }
+    }
+}
+
+impl Default for Backbone {
+    fn default() -> Self {
+        Backbone { name: Network::ResnetSmall, width: 16 }
+    }
+}
+
+impl Default for Operators {
+    fn default() -> Self {
+        let coefficients = [("k", 3), ("g", 4), ("s", 2)].map(|(name, value)| (name.to_string(), value));
+        Operators { max_depth: 10, max_weights: 2, start: Vec::new(), coefficients: coefficients.into() }
+    }
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Data { name: DataSet::FashionMnist, path: None }
+    }
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Target { llvm: "host".into(), threads: 1, batch: 1 }
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget { minutes: 60.0, trials: None, flops_ratio: 1.0, params_ratio: 1.0, accuracy_drop: 1.0 }
+    }
+}
+
+impl Default for Train {
+    fn default() -> Self {
+        Train { epochs: 10, proxy_samples: 10_000, batch: 64, lr: 0.1, n_finalists: 3 }
+    }
+}
+
+impl Default for Tune {
+    fn default() -> Self {
+        Tune { trials: 64, quick_trials: 8, strategy: Strategy::Evolution }
+    }
+}
+
+impl Spec {
+    /// Reads and validates a spec file.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] with file, line and key for a file that cannot be read, is not TOML, or asks for something
+    /// unknown or impossible. The first fault is reported.
+    pub fn load(path: impl AsRef<Path>) -> Result<Spec> {
+        let path = path.as_ref();
+        let fault = |message| Error::Spec { file: path.to_path_buf(), line: 1, key: "file".into(), message };
+        let read = || -> std::io::Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let bytes = read().map_err(|e| fault(format!("cannot be read ({e}); give the path of a spec such as examples/demo.toml")))?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(fault("is larger than 1 MiB; give a spec such as examples/demo.toml".into()));
+        }
+        let text = String::from_utf8(bytes).map_err(|e| {
+            let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
+            let message = "is not UTF-8 text; give a spec such as examples/demo.toml".into();
+            Error::Spec { file: path.to_path_buf(), line, key: "file".into(), message }
+        })?;
+        Spec::parse(&text, path)
+    }
+
+    /// Reads and validates a spec's text; `file` is named in errors, and its folder is what `data.path` is relative to.
+    pub fn parse(text: &str, file: &Path) -> Result<Spec> {
+        let source = Source { text, file };
+        let table = source.table()?;
+        source.walk(&table, &example(), "")?;
+        let mut spec: Spec = toml::from_str(text).map_err(|e| source.misfit(&table, &e))?;
+        if let Some(path) = &mut spec.data.path {
+            let full = file.parent().unwrap_or(Path::new("")).join(&*path);
+            *path = std::path::absolute(&full).unwrap_or(full);
+        }
+        match spec.fault() {
+            None => Ok(spec),
+            Some((key, message)) => Err(source.error(&table, key, message)),
+        }
+    }
+
+    /// Validates a spec that was made or changed by code, such as one with a budget from the command line.
+    pub fn check(&self) -> Result<()> {
+        match self.fault() {
+            None => Ok(()),
+            Some((key, message)) => invalid(format!("{key}: {message}")),
+        }
+    }
+
+    /// The resolved request as TOML, defaults filled in; reads back as an equal spec.
+    pub fn print(&self) -> String {
+        toml::to_string(self).unwrap_or_else(|e| format!("# this spec cannot be written as TOML: {e}\n"))
+    }
+
+    fn fault(&self) -> Option<(&'static str, String)> {
+        let Spec { backbone, slots, operator, data, target, budget, train, tune, .. } = self;
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        let whole = |key, value: u32, low: u32, high: u32| {
+            let message = format!("{value} is out of range; choose a whole number from {low} to {high}");
+            (!(low..=high).contains(&value)).then_some((key, message))
+        };
+        let positive = |key, value: f64, what: &str| {
+            let message = format!("{value} is impossible; choose {what} greater than 0");
+            (!(value > 0.0 && value.is_finite())).then_some((key, message))
+        };
+        let when = |wrong: bool, key, message: String| wrong.then_some((key, message));
+
+        let rules = [
+            when(self.name.trim().is_empty(), "name", "is empty; choose a name for reports".into()),
+            when(
+                i64::try_from(self.seed).is_err(),
+                "seed",
+                format!("{} is too large; choose a whole number up to {}", self.seed, i64::MAX),
+            ),
+            whole("backbone.width", backbone.width, 1, MAX_WIDTH),
+            slots.fault(),
+            whole("operator.max_depth", operator.max_depth, 1, MAX_DEPTH),
+            whole("operator.max_weights", operator.max_weights, 1, MAX_WEIGHTS),
+            operator.fault(),
+            data.fault(),
+            target.fault(),
+            whole("target.threads", target.threads, 1, cores).map(|(key, message)| {
+                (key, format!("{message}: this machine runs {cores} at once, and more would measure the scheduler"))
+            }),
+            whole("target.batch", target.batch, 1, 1024),
+            positive("budget.minutes", budget.minutes, "a number of minutes"),
+            when(budget.trials == Some(0), "budget.trials", "0 evaluates nothing; choose at least 1, or leave it out".into()),
+            positive("budget.flops_ratio", budget.flops_ratio, "a ratio to the original, such as 1.0,"),
+            positive("budget.params_ratio", budget.params_ratio, "a ratio to the original, such as 1.0,"),
+            when(
+                !(0.0..=100.0).contains(&budget.accuracy_drop),
+                "budget.accuracy_drop",
+                format!("{} is impossible; choose percentage points from 0 to 100, such as 1.0", budget.accuracy_drop),
+            ),
+            whole("train.epochs", train.epochs, 1, 10_000),
+            whole("train.proxy_samples", train.proxy_samples, 1, 10_000_000),
+            whole("train.batch", train.batch, 1, 8192),
+            positive("train.lr", train.lr, "a learning rate, such as 0.1,"),
+            whole("train.n_finalists", train.n_finalists, 1, 1000),
+            whole("tune.trials", tune.trials, 1, 100_000),
+            whole("tune.quick_trials", tune.quick_trials, 1, tune.trials.max(1))
+                .map(|(key, message)| (key, format!("{message} (tune.trials)"))),
+        ];
+        rules.into_iter().flatten().next()
+    }
+}
+
+impl Slots {
+    fn fault(&self) -> Option<(&'static str, String)> {
+        let Layers::Named(names) = &self.layers else { return None };
+        let key = "slots.layers";
+        let way_out = "; write \"all\" or a list of slot names";
+        if names.is_empty() {
+            return Some((key, format!("the list is empty: nothing would be replaced{way_out}")));
+        }
+        for (i, name) in names.iter().enumerate() {
+            if name.trim().is_empty() {
+                return Some((key, format!("a name is empty{way_out}")));
+            }
+            if names[..i].contains(name) {
+                return Some((key, format!("{name:?} stands twice; leave one out")));
+            }
+        }
+        None
+    }
+}
+
+impl Operators {
+    fn fault(&self) -> Option<(&'static str, String)> {
+        let key = "operator.coefficients";
+        for (name, &value) in &self.coefficients {
+            let mut letters = name.chars();
+            let named = letters.next().is_some_and(|c| c.is_ascii_lowercase())
+                && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            if !named {
+                return Some((key, format!("{name:?} is no name of a coefficient; begin with a lower-case letter, then letters, digits or _")));
+            }
+            if !(1..=MAX_COEFFICIENT).contains(&value) {
+                return Some((key, format!("{name} = {value} is out of range; choose a whole number from 1 to {MAX_COEFFICIENT}")));
+            }
+        }
+        let blank = self.start.iter().any(|operator| operator.trim().is_empty());
+        blank.then(|| ("operator.start", "an operator is empty; write a name from the library or an operator's text".to_string()))
+    }
+}
+
+impl Data {
+    fn fault(&self) -> Option<(&'static str, String)> {
+        let path = self.path.as_deref()?;
+        let why = match std::fs::metadata(path) {
+            Ok(found) if found.is_dir() => return None,
+            Ok(_) => "is not a folder".to_string(),
+            Err(e) => format!("cannot be used ({e})"),
+        };
+        let way_out = "give the folder with the data set's files, or leave path out to use the one that scripts/setup made";
+        Some(("data.path", format!("{} {why}; {way_out}", path.display())))
+    }
+}
+
+impl Target {
+    fn fault(&self) -> Option<(&'static str, String)> {
+        let first = self.llvm.split_whitespace().next().unwrap_or("");
+        let known = self.llvm == "host" || first == "llvm" || first.starts_with('{');
+        let message = format!("{:?} is no LLVM target; write \"host\", or a TVM target such as \"llvm -mcpu=skylake-avx512\"", self.llvm);
+        (!known).then_some(("target.llvm", message))
+    }
+}
+
+/// The fault of `key` (such as `slots.layers`) in the spec file, for rooms that know more than this one.
+/// The line is looked up in the file; it is 1 where the key is left to its default.
+pub fn refuse(file: &Path, key: &str, message: impl Into<String>) -> Error {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let line = DeTable::parse(&text).map_or(1, |table| line_at(&text, locate(table.get_ref(), key).unwrap_or(0)));
+    Error::Spec { file: file.to_path_buf(), line, key: key.into(), message: message.into() }
+}
+
+/// The known name nearest to a mistyped one, if any is near.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let far = 1 + name.chars().count() / 3;
+    known.into_iter().map(|k| (distance(name, k), k)).filter(|&(d, _)| d <= far).min().map(|(_, k)| k)
+}
+
+/// Edits (insert, delete, replace, swap neighbours) from one word to the other.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
+    let mut d = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            d[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let replaced = d[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+                let mut least = replaced.min(d[i - 1][j] + 1).min(d[i][j - 1] + 1);
+                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                    least = least.min(d[i - 2][j - 2] + 1);
+                }
+                least
+            };
+        }
+    }
+    d[a.len()][b.len()]
+}
+
+/// A spec with every key set: what a spec may say, and what its values look like.
+fn example() -> toml::Table {
+    let spec = Spec {
+        data: Data { path: Some("data".into()), ..Data::default() },
+        budget: Budget { trials: Some(100), ..Budget::default() },
+        operator: Operators { start: vec!["conv3x3".into()], ..Operators::default() },
+        ..Spec::default()
+    };
+    toml::Table::try_from(spec).unwrap_or_default()
+}
+
+/// A spec's text, to which faults are traced back.
+struct Source<'a> {
+    text: &'a str,
+    file: &'a Path,
+}
+
+impl<'a> Source<'a> {
+    fn table(&self) -> Result<DeTable<'a>> {
+        let table = DeTable::parse(self.text).map_err(|e| Error::Spec {
+            file: self.file.to_path_buf(),
+            line: line_at(self.text, e.span().map_or(0, |span| span.start)),
+            key: "TOML".into(),
+            message: format!("{}; compare with examples/demo.toml", e.message().replace('\n', ", ")),
+        })?;
+        Ok(table.into_inner())
+    }
+
+    /// The fault of a key: the line is its own, or that of the nearest section around it.
+    fn error(&self, table: &DeTable, key: &str, message: String) -> Error {
+        self.error_at(locate(table, key).unwrap_or(0), key, message)
+    }
+
+    fn error_at(&self, offset: usize, key: &str, message: String) -> Error {
+        Error::Spec { file: self.file.to_path_buf(), line: line_at(self.text, offset), key: key.into(), message }
+    }
+
+    /// Unknown keys, values of another type than the example's, and unknown names.
+    fn walk(&self, table: &DeTable, example: &toml::Table, section: &str) -> Result<()> {
+        for (key, value) in table {
+            let path = join(section, key.get_ref());
+            let error = |message| self.error_at(key.span().start, &path, message);
+            let Some(wanted) = example.get(key.get_ref().as_ref()) else {
+                return Err(error(unknown_key(key.get_ref(), section, example)));
+            };
+            match (wanted, value.get_ref()) {
+                (toml::Value::Table(_), DeValue::Table(inner)) if path == "operator.coefficients" => {
+                    for (name, value) in inner {
+                        let path = join(&path, name.get_ref());
+                        let error = |m| self.error_at(name.span().start, &path, m);
+                        fit(&toml::Value::Integer(3), value.get_ref(), name.get_ref()).map_err(error)?;
+                    }
+                }
+                (toml::Value::Table(wanted), DeValue::Table(inner)) => self.walk(inner, wanted, &path)?,
+                (toml::Value::Table(_), _) => {
+                    let example = if path == "operator.coefficients" { "{ k = 3 }" } else { "" };
+                    let way_out = if example.is_empty() { format!("[{path}] on a line of its own") } else { format!("{key} = {example}", key = key.get_ref()) };
+                    return Err(error(format!("is a section, not a value; write {way_out}")));
+                }
+                (_, DeValue::Array(_)) if path == "slots.layers" => {
+                    fit(&toml::Value::Array(vec!["".into()]), value.get_ref(), "layers").map_err(error)?;
+                }
+                (wanted, found) => fit(wanted, found, key.get_ref()).map_err(error)?,
+            }
+            let names = match path.as_str() {
+                "backbone.name" => Network::NAMES,
+                "data.name" => DataSet::NAMES,
+                "tune.strategy" => Strategy::NAMES,
+                _ => continue,
+            };
+            let name = value.get_ref().as_str().unwrap_or_default();
+            if !names.contains(&name) {
+                let near = nearest(name, names.iter().copied()).map_or(String::new(), |n| format!("did you mean {n:?}? "));
+                return Err(error(format!("unknown name {name:?}; {near}known: {}", names.join(", "))));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left after [`Source::walk`]: numbers too large for their key.
+    fn misfit(&self, table: &DeTable, e: &toml::de::Error) -> Error {
+        let offset = e.span().map_or(0, |span| span.start);
+        let key = key_at(table, offset, "").unwrap_or_else(|| "TOML".into());
+        self.error_at(offset, &key, format!("{}; compare with examples/demo.toml", e.message()))
+    }
+}
+
+fn join(section: &str, key: &str) -> String {
+    if section.is_empty() { key.to_string() } else { format!("{section}.{key}") }
+}
+
+fn unknown_key(key: &str, section: &str, example: &toml::Table) -> String {
+    let all = self::example();
+    let home = all.iter().find(|(_, value)| value.as_table().is_some_and(|t| t.contains_key(key)));
+    let top = all.contains_key(key).then_some("the top of the file, before the first section");
+    if let Some(near) = nearest(key, example.keys().map(String::as_str)) {
+        format!("unknown key; did you mean `{near}`?")
+    } else if let Some(top) = top {
+        format!("unknown key here; it belongs at {top}")
+    } else if let Some((home, _)) = home {
+        format!("unknown key here; it belongs in [{home}]")
+    } else {
+        let place = if section.is_empty() { "the top of the file".to_string() } else { format!("[{section}]") };
+        let known: Vec<&str> = example.keys().map(String::as_str).collect();
+        format!("unknown key; {place} may hold {}", known.join(", "))
+    }
+}
+
+/// Whether a value is of the kind of the example; the message otherwise.
+fn fit(wanted: &toml::Value, found: &DeValue, key: &str) -> Result<(), String> {
+    use toml::Value as V;
+    let refuse = |kind: &str, found: String| {
+        let example = if let V::Array(_) = wanted { "[\"one\", \"two\"]".to_string() } else { wanted.to_string() };
+        Err(format!("must be {kind}, not {found}; for example `{key} = {example}`"))
+    };
+    match (wanted, found) {
+        (V::Integer(_), DeValue::Integer(n)) => match whole(n) {
+            Some(n) if n < 0 => refuse("a whole number of at least 0", n.to_string()),
+            Some(_) => Ok(()),
+            None => refuse("a whole number up to 9223372036854775807", n.as_str().to_string()),
+        },
+        (V::Integer(_), _) => refuse("a whole number", describe(found)),
+        (V::Float(_), DeValue::Float(_) | DeValue::Integer(_)) => Ok(()),
+        (V::Float(_), _) => refuse("a number", describe(found)),
+        (V::String(_), DeValue::String(_)) => Ok(()),
+        (V::String(_), _) => refuse("a text in quotes", describe(found)),
+        (V::Array(_), DeValue::Array(items)) => match items.iter().find(|item| !item.get_ref().is_str()) {
+            Some(item) => refuse("a list of texts", format!("one with {}", describe(item.get_ref()))),
+            None => Ok(()),
+        },
+        (V::Array(_), _) => refuse("a list of texts", describe(found)),
+        _ => Ok(()),
+    }
+}
+
+fn whole(n: &DeInteger) -> Option<i64> {
+    i64::from_str_radix(&n.as_str().replace('_', ""), n.radix()).ok()
+}
+
+fn describe(value: &DeValue) -> String {
+    match value {
+        DeValue::String(text) => format!("the text {text:?}"),
+        DeValue::Integer(n) => format!("the number {}", n.as_str()),
+        DeValue::Float(n) => format!("the number {}", n.as_str()),
+        DeValue::Boolean(b) => b.to_string(),
+        DeValue::Datetime(d) => format!("the date {d}"),
+        DeValue::Array(_) => "a list".into(),
+        DeValue::Table(_) => "a section".into(),
+    }
+}
+
+/// Where a dotted key stands, or the last section on the way to it.
+fn locate(table: &DeTable, key: &str) -> Option<usize> {
+    let (first, rest) = key.split_once('.').map_or((key, None), |(first, rest)| (first, Some(rest)));
+    let (key, value) = table.iter().find(|(key, _)| key.get_ref() == first)?;
+    let inner = rest.and_then(|rest| locate(value.get_ref().as_table()?, rest));
+    Some(inner.unwrap_or(key.span().start))
+}
+
+/// The key whose value stands at an offset.
+fn key_at(table: &DeTable, offset: usize, section: &str) -> Option<String> {
+    table.iter().find_map(|(key, value)| {
+        let path = join(section, key.get_ref());
+        let inner = value.get_ref().as_table().and_then(|t| key_at(t, offset, &path));
+        inner.or_else(|| value.span().contains(&offset).then_some(path))
+    })
+}
+
+fn line_at(text: &str, offset: usize) -> usize {
+    1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|&&b| b == b'\n').count()
+}

@@ -4,6 +4,7 @@ pub mod index;
 pub mod interp;
 pub mod loops;
 pub mod pad;
+pub mod stage;
 #[cfg(feature = "tvm")]
 pub mod te;
 #[cfg(not(feature = "tvm"))]
@@ -12,3 +13,4 @@ pub mod te;
 
 pub use interp::{interp, interp_at};
 pub use loops::{Access, Epilogue, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor};
+pub use stage::{lower, lower_flat};
