@@ -3,6 +3,8 @@
 mod spec;
 mod synth;
 mod lower;
+#[cfg(feature = "tvm")]
+mod te;
 #[cfg(feature = "torch")]
 mod torch;
 mod tune;
