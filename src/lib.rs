@@ -21,3 +21,5 @@ pub mod store;
 pub mod search;
 
 pub mod report;
+
+pub mod cli;

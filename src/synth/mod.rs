@@ -1,1 +1,26 @@
-//! synth
+//! What operators exist: sizes, primitives, the arena of dims, finished operators and their text.
+
+pub mod graph;
+pub mod library;
+pub mod operator;
+pub mod partial;
+pub mod prim;
+pub mod random;
+pub mod size;
+mod text;
+
+pub use graph::{Dim, Graph};
+pub use operator::{MAX_WEIGHTS, Operator};
+pub use prim::Prim;
+pub use random::{Space, Synthesizer};
+pub use size::{Binding, Size, Variables};
+
+/// FNV-1a, 64 bits: the one hash behind ids and seeds, the same everywhere and always.
+pub fn stable_hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// A child seed for one purpose: a hash of the seed and what it is for.
+pub fn child_seed(seed: u64, what: &str) -> u64 {
+    stable_hash(format!("{seed}/{what}").as_bytes())
+}
