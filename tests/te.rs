@@ -54,15 +54,15 @@ fn convolutions_of_odd_sizes_agree_with_the_interpreter() {
 
 #[test]
 fn epilogues_agree_with_the_interpreter() {
-    for bits in 0..8 {
-        let epilogue = Epilogue { bias: bits & 1 != 0, residual: bits & 2 != 0, relu: bits & 4 != 0 };
+    for bits in 0..16 {
+        let epilogue = Epilogue { bias: bits & 1 != 0, residual: bits & 2 != 0, relu: bits & 4 != 0, scale: bits & 8 != 0 };
         agree(&conv2d(4, 3, 5, 6, 3).with_epilogue(epilogue, 1));
     }
 }
 
 #[test]
 fn other_layouts_agree_with_the_interpreter() {
-    let mut nest = conv2d(4, 3, 5, 6, 3).with_epilogue(Epilogue { bias: true, residual: false, relu: true }, 1);
+    let mut nest = conv2d(4, 3, 5, 6, 3).with_epilogue(Epilogue { bias: true, residual: false, relu: true, scale: false }, 1);
     for (tensor, order) in [("x", vec![0, 2, 3, 1]), ("w", vec![2, 3, 1, 0]), ("y", vec![0, 2, 3, 1]), ("t_out", vec![0, 2, 3, 1])] {
         let t = nest.tensors.iter().position(|t| t.name == tensor).unwrap();
         nest.relayout(t, &order);
