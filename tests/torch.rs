@@ -119,7 +119,7 @@ impl Draft {
 }
 
 /// Largest error of torch's forward and gradients against the interpreter, relative to the largest value.
-fn check(nest: &LoopNest) -> (f64, f64) {
+fn check(nest: &LoopNest, n_probes: usize) -> (f64, f64) {
     let op = TorchOp::new(nest).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let given: Vec<&Tensor> = nest.tensors.iter().filter(|t| matches!(t.role, Role::Input | Role::Weight)).collect();
@@ -141,7 +141,7 @@ fn check(nest: &LoopNest) -> (f64, f64) {
     for (i, t) in tensors.iter().enumerate() {
         let grads = flat(&t.grad());
         let largest = grads.iter().fold(1e-1f32, |m, v| m.max(v.abs()));
-        for _ in 0..6 {
+        for _ in 0..n_probes {
             let k = rng.random_range(0..data[i].len());
             let step = 1e-2f32;
             let (mut up, mut down) = (data.clone(), data.clone());
@@ -155,7 +155,7 @@ fn check(nest: &LoopNest) -> (f64, f64) {
 }
 
 fn agrees(nest: &LoopNest) {
-    let (forward, gradient) = check(nest);
+    let (forward, gradient) = check(nest, 6);
     assert!(forward < 1e-5, "forward is off by {forward:e}:\n{}{:#?}", nest.print(), Plan::new(nest).unwrap());
     assert!(gradient < 2e-3, "gradient is off by {gradient:e}:\n{}", nest.print());
 }
@@ -316,4 +316,44 @@ fn a_read_outside_a_tensor_is_refused_by_name() {
     let x = T::zeros([2, 3, 7, 5], (Kind::Float, tch::Device::Cpu));
     assert!(op.forward(&[&x]).unwrap_err().to_string().contains("takes 2 tensors, 1 given"));
     assert!(op.forward(&[&x, &x]).unwrap_err().to_string().contains("[4, 3, 3, 3] is expected"));
+}
+
+mod operators {
+    use super::*;
+    use syntune::lower::{lower, lower_flat};
+    use syntune::synth::library::{LIBRARY, resolve};
+    use syntune::synth::{Binding, Space, Synthesizer};
+
+    fn both(label: &str, operator: &syntune::synth::Operator, binding: &Binding) -> f64 {
+        let mut largest: f64 = 0.0;
+        for nest in [lower(operator, binding).unwrap(), lower_flat(operator, binding).unwrap()] {
+            let (forward, gradient) = check(&nest, 1);
+            assert!(forward < 1e-5 && gradient < 5e-3, "{label}: forward is off by {forward:e}, gradients by {gradient:e}\n{}", nest.print());
+            largest = largest.max(forward);
+        }
+        largest
+    }
+
+    #[test]
+    fn every_library_operator_agrees_staged_and_flat_at_odd_sizes() {
+        for (name, _, _) in LIBRARY {
+            let operator = resolve(name).unwrap();
+            for (k, h, w) in [(3, 6, 10), (2, 4, 6), (5, 6, 4)] {
+                let sizes = [("N", 2), ("Ci", 8), ("Co", 12), ("C", 8), ("H", h), ("W", w), ("L", 5), ("g", 2), ("s", 2), ("k", k)];
+                both(&format!("{name} k={k}"), &operator, &Binding::of(&sizes));
+            }
+        }
+    }
+
+    #[test]
+    fn random_operators_agree_staged_and_flat() {
+        let binding = Binding::of(&[("N", 2), ("Ci", 4), ("Co", 8), ("H", 6), ("W", 10), ("g", 2), ("s", 2), ("k", 3)]);
+        let coefficients = ["g", "s", "k"].map(String::from);
+        let space = Space::of_conv(vec![binding.clone()], &coefficients, 12, 3).unwrap();
+        let mut synthesizer = Synthesizer::new(space, 11).unwrap();
+        for _ in 0..100 {
+            let operator = synthesizer.next().unwrap();
+            both(&operator.to_string(), &operator, &binding);
+        }
+    }
 }
