@@ -296,7 +296,7 @@ fn one_stage(name: &str, tensors: Vec<Tensor>, axes: &[(&str, i64)], sums: &[(&s
 }
 
 /// x[n, ci, h, w], w1[co, ci/groups, k, k] → y[n, co, h', w'].
-fn conv(x: &[i64], c_out: i64, kernel: i64, stride: i64, padding: i64, groups: i64) -> LoopNest {
+pub fn conv(x: &[i64], c_out: i64, kernel: i64, stride: i64, padding: i64, groups: i64) -> LoopNest {
     let (n, c_in, h, w) = (x[0], x[1], x[2], x[3]);
     let out = |size: i64| (size + 2 * padding - kernel) / stride + 1;
     let v = Index::Var;
