@@ -7,10 +7,10 @@ pub mod child;
 pub mod spec;
 pub mod synth;
 
-pub mod lower;
-
 #[cfg(feature = "tvm")]
 pub mod tvm;
+
+pub mod lower;
 
 pub mod tune;
 
