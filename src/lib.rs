@@ -9,6 +9,11 @@ pub mod synth;
 
 #[cfg(feature = "tvm")]
 pub mod tvm;
+#[cfg(not(feature = "tvm"))]
+#[path = "tvm/off.rs"]
+pub mod tvm;
+
+pub mod lower;
 
 pub mod lower;
 

@@ -3,6 +3,10 @@
 mod spec;
 mod synth;
 mod lower;
+#[cfg(feature = "tvm")]
+mod te;
+#[cfg(feature = "torch")]
+mod torch;
 mod tune;
 mod train;
 mod store;

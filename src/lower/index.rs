@@ -110,6 +110,22 @@ impl Index {
         }
     }
 
+    /// Calls `f` with the dividend and divisor of every quotient and remainder.
+    pub fn visit_divisions(&self, f: &mut impl FnMut(&Index, i64)) {
+        match self {
+            Index::Var(_) | Index::Const(_) => {}
+            Index::Add(a, b) => {
+                a.visit_divisions(f);
+                b.visit_divisions(f);
+            }
+            Index::Mul(a, _) => a.visit_divisions(f),
+            Index::Div(a, d) | Index::Mod(a, d) => {
+                f(a, *d);
+                a.visit_divisions(f);
+            }
+        }
+    }
+
     /// The loops that occur, ascending, without repetition.
     pub fn loops(&self) -> Vec<usize> {
         let mut seen = Vec::new();

@@ -1,1 +1,3 @@
-//! search
+//! The study: ask, evaluate, tell.
+
+pub mod model;

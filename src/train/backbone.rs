@@ -1,0 +1,251 @@
+//! The model: a graph of ATen-like layers, with slots where operators go.
+
+use crate::error::{Result, invalid};
+use serde::{Deserialize, Serialize};
+
+/// What a layer does. Shapes are `[channels, height, width]` or, after global pooling, `[channels]`; the batch comes before them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Op {
+    Input,
+    /// Square kernel, no bias.
+    Conv2d { c_in: i64, c_out: i64, kernel: i64, stride: i64, padding: i64, groups: i64 },
+    BatchNorm,
+    Relu,
+    Add,
+    /// `size`×`size` windows that do not overlap; rows and columns left over are dropped.
+    AvgPool { size: i64 },
+    MaxPool { size: i64 },
+    /// The mean over height and width.
+    GlobalAvgPool,
+    /// With bias.
+    Linear { c_in: i64, c_out: i64 },
+    /// An operator in place of a 3×3 convolution of stride 1 and padding 1: the i-th of [`Backbone::slots`].
+    Slot { index: usize, c_in: i64, c_out: i64 },
+}
+
+/// One layer; inputs are earlier layers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Layer {
+    pub name: String,
+    #[serde(flatten)]
+    pub op: Op,
+    pub inputs: Vec<usize>,
+    /// Of the output, without the batch.
+    pub shape: Vec<i64>,
+}
+
+/// A model whose last layer gives `n_classes` logits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Backbone {
+    pub name: String,
+    /// Channels, height, width.
+    pub input: [i64; 3],
+    pub n_classes: i64,
+    pub layers: Vec<Layer>,
+}
+
+/// A hole in a backbone: reads `[c_in, h, w]`, writes `[c_out, h, w]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    pub name: String,
+    pub layer: usize,
+    pub c_in: i64,
+    pub c_out: i64,
+    pub h: i64,
+    pub w: i64,
+}
+
+/// Backbones that [`Backbone::named`] knows.
+pub const NAMES: &[&str] = &["resnet-small"];
+
+impl Backbone {
+    /// A built-in backbone. Errors: an unknown name (lists what is known), sizes that do not fit.
+    pub fn named(name: &str, width: i64, input: [i64; 3], n_classes: i64) -> Result<Backbone> {
+        match name {
+            "resnet-small" => resnet_small(width, input, n_classes),
+            _ => invalid(format!("there is no backbone `{name}`: use one of {}", NAMES.join(", "))),
+        }
+    }
+
+    /// The slots in order of layers.
+    pub fn slots(&self) -> Vec<Slot> {
+        let slot = |(layer, l): (usize, &Layer)| match l.op {
+            Op::Slot { c_in, c_out, .. } => Some(Slot { name: l.name.clone(), layer, c_in, c_out, h: l.shape[1], w: l.shape[2] }),
+            _ => None,
+        };
+        self.layers.iter().enumerate().filter_map(slot).collect()
+    }
+
+    /// The backbone with its original convolutions in the slots.
+    pub fn original(&self) -> Backbone {
+        let mut whole = self.clone();
+        for l in &mut whole.layers {
+            if let Op::Slot { c_in, c_out, .. } = l.op {
+                l.op = Op::Conv2d { c_in, c_out, kernel: 3, stride: 1, padding: 1, groups: 1 };
+            }
+        }
+        whole
+    }
+
+    /// Checks that every layer's inputs come before it, that shapes follow from the operations, that slots are numbered in order and
+    /// that the last layer gives `n_classes` logits. Errors name the layer.
+    pub fn validate(&self) -> Result<()> {
+        let mut n_slots = 0;
+        if self.input.iter().any(|&s| s < 1) || self.n_classes < 2 {
+            return invalid(format!("backbone {}: an input of {:?} and {} classes: sizes must be ≥ 1, classes ≥ 2", self.name, self.input, self.n_classes));
+        }
+        for (i, l) in self.layers.iter().enumerate() {
+            let refuse = |why: String| invalid(format!("backbone {}: layer {} ({}): {why}", self.name, l.name, op_name(&l.op)));
+            if let Some(&late) = l.inputs.iter().find(|&&j| j >= i) {
+                return refuse(format!("reads layer {late}, which does not come before it: list layers in order of execution"));
+            }
+            if self.layers[..i].iter().any(|m| m.name == l.name) {
+                return refuse("its name is taken: give every layer its own".into());
+            }
+            let wanted = if l.op == Op::Input { 0 } else if l.op == Op::Add { 2 } else { 1 };
+            if l.inputs.len() != wanted {
+                return refuse(format!("has {} inputs where {wanted} are needed", l.inputs.len()));
+            }
+            if let Op::Slot { index, .. } = l.op {
+                if index != n_slots {
+                    return refuse(format!("is slot {index} where {n_slots} is next: number slots in order of layers"));
+                }
+                n_slots += 1;
+            }
+            match self.infer(l) {
+                Ok(shape) if shape == l.shape => {}
+                Ok(shape) => return refuse(format!("declares shape {:?}, its inputs give {shape:?}: correct the shape", l.shape)),
+                Err(why) => return refuse(why),
+            }
+        }
+        match self.layers.last() {
+            Some(l) if l.shape == [self.n_classes] => Ok(()),
+            Some(l) => invalid(format!("backbone {}: the last layer {} gives {:?}, not {} logits", self.name, l.name, l.shape, self.n_classes)),
+            None => invalid(format!("backbone {} has no layers", self.name)),
+        }
+    }
+
+    fn infer(&self, l: &Layer) -> Result<Vec<i64>, String> {
+        let inputs: Vec<&[i64]> = l.inputs.iter().map(|&i| &self.layers[i].shape[..]).collect();
+        let picture = |s: &[i64]| <[i64; 3]>::try_from(s).map_err(|_| format!("its input has shape {s:?}: channels, height and width are needed"));
+        let channels = |s: [i64; 3], c_in: i64| if s[0] == c_in { Ok(()) } else { Err(format!("takes {c_in} channels, its input has {}", s[0])) };
+        match l.op {
+            Op::Input => Ok(self.input.to_vec()),
+            Op::BatchNorm | Op::Relu => Ok(inputs[0].to_vec()),
+            Op::Add if inputs[0] == inputs[1] => Ok(inputs[0].to_vec()),
+            Op::Add => Err(format!("adds {:?} and {:?}: the shapes must be equal", inputs[0], inputs[1])),
+            Op::Conv2d { c_in, c_out, kernel, stride, padding, groups } => {
+                let s = picture(inputs[0])?;
+                channels(s, c_in)?;
+                if kernel < 1 || stride < 1 || padding < 0 || groups < 1 || c_in % groups != 0 || c_out % groups != 0 {
+                    return Err(format!("kernel {kernel}, stride {stride}, padding {padding}, groups {groups} do not fit {c_in} to {c_out} channels"));
+                }
+                let out = |size: i64| (size + 2 * padding - kernel).div_euclid(stride) + 1;
+                if out(s[1]) < 1 || out(s[2]) < 1 {
+                    return Err(format!("a kernel of {kernel} does not fit {}×{}", s[1], s[2]));
+                }
+                Ok(vec![c_out, out(s[1]), out(s[2])])
+            }
+            Op::Slot { c_in, c_out, .. } => {
+                let s = picture(inputs[0])?;
+                channels(s, c_in)?;
+                if c_out < 1 {
+                    return Err(format!("gives {c_out} channels: at least 1 is needed"));
+                }
+                Ok(vec![c_out, s[1], s[2]])
+            }
+            Op::AvgPool { size } | Op::MaxPool { size } => {
+                let s = picture(inputs[0])?;
+                if size < 1 || s[1] < size || s[2] < size {
+                    return Err(format!("a window of {size} does not fit {}×{}: use a larger picture or fewer pools", s[1], s[2]));
+                }
+                Ok(vec![s[0], s[1] / size, s[2] / size])
+            }
+            Op::GlobalAvgPool => Ok(vec![picture(inputs[0])?[0]]),
+            Op::Linear { c_in, c_out } if inputs[0] == [c_in] => Ok(vec![c_out]),
+            Op::Linear { c_in, .. } => Err(format!("takes [{c_in}], its input is {:?}", inputs[0])),
+        }
+    }
+}
+
+/// The name that errors and files use.
+pub fn op_name(op: &Op) -> &'static str {
+    match op {
+        Op::Input => "input",
+        Op::Conv2d { .. } => "conv2d",
+        Op::BatchNorm => "batch_norm",
+        Op::Relu => "relu",
+        Op::Add => "add",
+        Op::AvgPool { .. } => "avg_pool",
+        Op::MaxPool { .. } => "max_pool",
+        Op::GlobalAvgPool => "global_avg_pool",
+        Op::Linear { .. } => "linear",
+        Op::Slot { .. } => "slot",
+    }
+}
+
+struct Draft {
+    input: [i64; 3],
+    layers: Vec<Layer>,
+    n_slots: usize,
+}
+
+impl Draft {
+    fn push(&mut self, name: &str, op: Op, inputs: &[usize]) -> usize {
+        let shape = match (&op, inputs.first().map(|&i| &self.layers[i].shape[..])) {
+            (Op::Conv2d { c_out, .. } | Op::Slot { c_out, .. }, Some(&[_, h, w])) => vec![*c_out, h, w],
+            (Op::AvgPool { size }, Some(&[c, h, w])) => vec![c, h / size, w / size],
+            (Op::GlobalAvgPool, Some(&[c, ..])) => vec![c],
+            (Op::Linear { c_out, .. }, _) => vec![*c_out],
+            (_, Some(same)) => same.to_vec(),
+            (_, None) => self.input.to_vec(),
+        };
+        self.layers.push(Layer { name: name.into(), op, inputs: inputs.to_vec(), shape });
+        self.layers.len() - 1
+    }
+
+    fn slot(&mut self, name: &str, x: usize, c_out: i64, residual: Option<usize>) -> usize {
+        let op = Op::Slot { index: self.n_slots, c_in: self.layers[x].shape[0], c_out };
+        self.n_slots += 1;
+        let mut x = self.push(name, op, &[x]);
+        x = self.push(&format!("{name}.bn"), Op::BatchNorm, &[x]);
+        if let Some(other) = residual {
+            x = self.push(&format!("{name}.add"), Op::Add, &[x, other]);
+        }
+        self.push(&format!("{name}.relu"), Op::Relu, &[x])
+    }
+
+    fn block(&mut self, stage: usize, x: usize) -> usize {
+        let c = self.layers[x].shape[0];
+        let y = self.slot(&format!("block{stage}.conv1"), x, c, None);
+        self.slot(&format!("block{stage}.conv2"), y, c, Some(x))
+    }
+}
+
+/// A stem, three residual blocks at `width`, 2·`width`, 4·`width` channels with 2×2 average pooling and a widening slot between them,
+/// and a linear classifier: eight slots. Errors: width < 1, a picture smaller than 4×4.
+pub fn resnet_small(width: i64, input: [i64; 3], n_classes: i64) -> Result<Backbone> {
+    if !(1..=4096).contains(&width) {
+        return invalid(format!("resnet-small of width {width}: the width must be 1 to 4096"));
+    }
+    let mut d = Draft { input, layers: vec![], n_slots: 0 };
+    let x = d.push("input", Op::Input, &[]);
+    let stem = Op::Conv2d { c_in: input[0], c_out: width, kernel: 3, stride: 1, padding: 1, groups: 1 };
+    let x = d.push("stem", stem, &[x]);
+    let x = d.push("stem.bn", Op::BatchNorm, &[x]);
+    let mut x = d.push("stem.relu", Op::Relu, &[x]);
+    for stage in 1..=3 {
+        if stage > 1 {
+            x = d.push(&format!("pool{stage}"), Op::AvgPool { size: 2 }, &[x]);
+            let c = d.layers[x].shape[0];
+            x = d.slot(&format!("widen{stage}"), x, 2 * c, None);
+        }
+        x = d.block(stage, x);
+    }
+    let x = d.push("pool", Op::GlobalAvgPool, &[x]);
+    d.push("classifier", Op::Linear { c_in: 4 * width, c_out: n_classes }, &[x]);
+    let backbone = Backbone { name: format!("resnet-small-{width}"), input, n_classes, layers: d.layers };
+    backbone.validate()?;
+    Ok(backbone)
+}
