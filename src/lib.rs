@@ -15,8 +15,6 @@ pub mod tvm;
 
 pub mod lower;
 
-pub mod lower;
-
 pub mod tune;
 
 pub mod train;
