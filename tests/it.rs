@@ -12,4 +12,5 @@ mod train;
 mod store;
 mod search;
 mod report;
+mod layers;
 mod util;
