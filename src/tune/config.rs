@@ -60,6 +60,9 @@ pub enum Proposal {
 pub struct Candidate {
     pub config: Config,
     pub hash: u64,
+    /// Compiled already, and what that took.
+    #[serde(skip)]
+    pub built: Option<PathBuf>,
 }
 
 /// Why a candidate has no time. A row in the store, not an error.

@@ -131,7 +131,7 @@ fn probe(workload: &Workload, proposal: &Proposal) -> Result<Candidate, Failure>
             Proposal::Exact(config) => (config.space, replay(workload, config)?),
             Proposal::Random { space, seed } => (*space, workload.schedule(*space, None, *seed)?),
         };
-        Ok(Candidate { config: Config { space, decisions: decisions(workload, space, &scheduled) }, hash: structural_hash(&scheduled.module)? })
+        Ok(Candidate { config: Config { space, decisions: decisions(workload, space, &scheduled) }, hash: structural_hash(&scheduled.module)?, built: None })
     };
     attempt().map_err(|e: Error| Failure::DoesNotBuild(e.to_string()))
 }
