@@ -163,8 +163,13 @@ fn put(text: &str) -> Result<()> {
     }
 }
 
-fn worker(_role: Role) -> Result<Exit> {
-    invalid("not yet")
+fn worker(role: Role) -> Result<Exit> {
+    match role {
+        Role::Compile => crate::tune::worker::compile()?,
+        Role::Measure => crate::tune::worker::measure()?,
+        Role::Train => return invalid("not yet"),
+    }
+    Ok(Exit::Done)
 }
 
 fn check(args: &CheckArgs) -> Result<Exit> {
