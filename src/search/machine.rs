@@ -46,13 +46,23 @@ impl Machine {
     /// # Errors
     /// A target that TVM does not know, missing libraries, missing or damaged data.
     pub fn new(spec: &Spec, store: &Path, stop: Arc<AtomicBool>) -> Result<Machine> {
+        let mut machine = Machine::for_training(spec, stop)?;
+        machine.runner.target(&spec.target.llvm, spec.target.threads as usize)?;
+        machine.database = files_of(store).join("metaschedule");
+        Ok(machine)
+    }
+
+    /// Without a look at the target.
+    ///
+    /// # Errors
+    /// Missing or damaged data.
+    pub fn for_training(spec: &Spec, stop: Arc<AtomicBool>) -> Result<Machine> {
         let set = DataSet::named(spec.data.name.name())?;
         let source = Source { set, folder: spec.data.path.clone() };
         let n_train = source.read()?.train.labels.len() as u64;
-        let mut runner = LocalRunner::new(Limits::default())?;
-        runner.target(&spec.target.llvm, spec.target.threads as usize)?;
+        let runner = LocalRunner::new(Limits::default())?;
         let work = tempfile::Builder::new().prefix("syntune-").tempdir().context(|| "making a temporary folder; set TMPDIR to a folder with space".into())?;
-        let database = files_of(store).join("metaschedule");
+        let database = work.path().join("metaschedule");
         Ok(Machine { spec: spec.clone(), runner, trainer: Trainer::default(), source, n_train, work, database, stop })
     }
 

@@ -765,7 +765,7 @@ impl<'a> Study<'a> {
         let nests = self.slots.nests(operator, i64::from(self.spec.target.batch))?;
         let file = self.weights_file(number);
         let trained = if file.exists() {
-            let values: Values = weights::read(&file)?.into_iter().map(|w| (w.name, w.values)).collect();
+            let values: Values = weights::read(&file)?.into_iter().map(|w| (w.name, w.data)).collect();
             Some((file, values))
         } else {
             None
