@@ -163,8 +163,12 @@ fn put(text: &str) -> Result<()> {
     }
 }
 
-fn worker(_role: Role) -> Result<Exit> {
-    invalid("not yet")
+fn worker(role: Role) -> Result<Exit> {
+    match role {
+        Role::Train => crate::train::worker::serve()?,
+        Role::Compile | Role::Measure => return invalid("not yet"),
+    }
+    Ok(Exit::Done)
 }
 
 fn check(args: &CheckArgs) -> Result<Exit> {

@@ -7,6 +7,8 @@ mod lower;
 mod torch;
 mod tune;
 mod train;
+#[cfg(feature = "torch")]
+mod trainer;
 mod store;
 mod search;
 mod report;
