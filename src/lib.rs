@@ -7,10 +7,13 @@ pub mod child;
 pub mod spec;
 pub mod synth;
 
-pub mod lower;
-
 #[cfg(feature = "tvm")]
 pub mod tvm;
+#[cfg(not(feature = "tvm"))]
+#[path = "tvm/off.rs"]
+pub mod tvm;
+
+pub mod lower;
 
 pub mod tune;
 

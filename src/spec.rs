@@ -494,7 +494,7 @@ fn example() -> toml::Table {
     let spec = Spec {
         data: Data { path: Some("data".into()), ..Data::default() },
         budget: Budget { trials: Some(100), ..Budget::default() },
-        operator: Operators { start: vec!["conv3x3".into()], ..Operators::default() },
+        operator: Operators { start: vec!["conv1x1".into()], ..Operators::default() },
         ..Spec::default()
     };
     toml::Table::try_from(spec).unwrap_or_default()

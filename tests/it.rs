@@ -3,6 +3,8 @@
 mod spec;
 mod synth;
 mod lower;
+#[cfg(feature = "tvm")]
+mod te;
 #[cfg(feature = "torch")]
 mod torch;
 mod tune;
@@ -12,4 +14,5 @@ mod trainer;
 mod store;
 mod search;
 mod report;
+mod layers;
 mod util;

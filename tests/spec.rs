@@ -35,6 +35,10 @@ fn examples_load_and_print_what_they_mean() {
         assert_eq!(spec, again, "{file}");
         assert_eq!(spec.print(), again.print());
     }
+    let cifar = Spec::load(examples.join("cifar10.toml")).unwrap();
+    for name in &cifar.operator.start {
+        syntune::synth::library::resolve(name).unwrap();
+    }
     let demo = Spec::load(examples.join("demo.toml")).unwrap();
     assert_eq!((demo.name.as_str(), demo.data.name, demo.budget.minutes), ("demo", DataSet::FashionMnist, 13.0));
     assert_eq!(demo.operator.coefficients["k"], 3);
@@ -53,7 +57,7 @@ fn every_key_set_reads_back() {
         [operator]
         max_depth = 4
         max_weights = 3
-        start = ["conv3x3", "some text"]
+        start = ["conv1x1", "some text"]
         [operator.coefficients]
         k = 5
         [data]
@@ -119,7 +123,7 @@ fn each_fault_names_line_and_key_and_the_way_out() {
         ("[budget]\ntrials = true\n", 2, "budget.trials", "a whole number, not true"),
         ("[slots]\nlayers = 3\n", 2, "slots.layers", "not the number 3"),
         ("[slots]\nlayers = [\"a\",\n 3]\n", 2, "slots.layers", "a list of texts, not one with the number 3"),
-        ("[operator]\nstart = \"conv3x3\"\n", 2, "operator.start", "a list of texts, not the text"),
+        ("[operator]\nstart = \"conv1x1\"\n", 2, "operator.start", "a list of texts, not the text"),
         ("[operator]\ncoefficients = 3\n", 2, "operator.coefficients", "write coefficients = { k = 3 }"),
         ("[operator]\ncoefficients = { k = \"3\" }\n", 2, "operator.coefficients.k", "a whole number, not the text \"3\"; for example `k = 3`"),
         // impossible values

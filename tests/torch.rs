@@ -295,7 +295,7 @@ fn a_window_of_a_window_keeps_both_borders() {
 
 #[test]
 fn epilogues_constants_and_padding_stages() {
-    let epilogue = syntune::lower::Epilogue { bias: true, residual: true, relu: true };
+    let epilogue = syntune::lower::Epilogue { scale: true, bias: true, residual: true, relu: true };
     agrees(&conv3x3().with_epilogue(epilogue, 1));
     let padded = Draft::new("x:2,3,5")
         .stage("n:2 c:3 h:7", "", &["h-1 < 5"], "x[n,c,h-1]")

@@ -90,10 +90,12 @@ pub struct LoopNest {
     pub stages: Vec<Stage>,
 }
 
-/// What follows an operator in a model and is fused into its kernel: `relu(y + bias[channel] + residual)`.
-/// Folded batch norm is a bias, its scale being multiplied into the weights.
+/// What follows an operator in a model and is fused into its kernel:
+/// `relu(y · scale[channel] + bias[channel] + residual)`. Folded batch norm is a bias alone where its scale can be
+/// multiplied into a weight that has the output's channel as an axis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Epilogue {
+    pub scale: bool,
     pub bias: bool,
     pub residual: bool,
     pub relu: bool,
@@ -179,7 +181,7 @@ impl LoopNest {
     }
 
     /// Appends the element-wise tail of a layer; the channel is axis `channel` of the output.
-    /// New parameters: `bias[channel]` (a weight), `residual` (an input of the output's shape).
+    /// New parameters, in this order: `scale[channel]`, `bias[channel]` (weights), `residual` (an input of the output's shape).
     pub fn with_epilogue(mut self, epilogue: Epilogue, channel: usize) -> LoopNest {
         if epilogue == Epilogue::default() {
             return self;
@@ -199,7 +201,12 @@ impl LoopNest {
             self.tensors.len() - 1
         };
         let before = add("t_out", shape.clone(), Role::Temp);
-        let mut parts = vec![Expr::Load(Access { tensor: before, index: here.clone() })];
+        let mut value = Expr::Load(Access { tensor: before, index: here.clone() });
+        if epilogue.scale {
+            let scale = add("scale", vec![shape[channel]], Role::Weight);
+            value = Expr::Mul(vec![value, Expr::Load(Access { tensor: scale, index: vec![Index::Var(channel)] })]);
+        }
+        let mut parts = vec![value];
         if epilogue.bias {
             let bias = add("bias", vec![shape[channel]], Role::Weight);
             parts.push(Expr::Load(Access { tensor: bias, index: vec![Index::Var(channel)] }));

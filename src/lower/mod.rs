@@ -1,15 +1,20 @@
 //! What one operator computes: loop nests, their interpreter, and their forms in TE and torch.
 
+mod contract;
 pub mod index;
 pub mod interp;
 pub mod loops;
-pub mod stage;
-
-mod contract;
+pub mod pad;
 pub mod plan;
 #[cfg(feature = "torch")]
 mod positions;
 mod split;
+pub mod stage;
+#[cfg(feature = "tvm")]
+pub mod te;
+#[cfg(not(feature = "tvm"))]
+#[path = "te_off.rs"]
+pub mod te;
 #[cfg(feature = "torch")]
 pub mod torch;
 #[cfg(not(feature = "torch"))]
@@ -17,7 +22,7 @@ pub mod torch;
 pub mod torch;
 mod torch_py;
 
-pub use interp::interp;
-pub use stage::{lower, lower_flat};
+pub use interp::{interp, interp_at};
 pub use loops::{Access, Epilogue, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor};
+pub use stage::{lower, lower_flat};
 pub use torch_py::torch_py;

@@ -1,0 +1,103 @@
+//! What controller and workers say to each other, one JSON line each. Plain data: the controller never loads TVM.
+
+use super::config::{Candidate, Config, Effort, Failure, Knob, Proposal, Steps};
+use crate::lower::LoopNest;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// To a compile worker. `target` is text as a person writes it; `n_threads` completes it.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum CompileRequest {
+    /// The target as full JSON.
+    Target { target: String, n_threads: usize },
+    /// The design spaces of a nest.
+    Spaces { nest: LoopNest, target: String, n_threads: usize },
+    /// Which of the proposals can be scheduled, and as which programs.
+    Probe { nest: LoopNest, target: String, n_threads: usize, proposals: Vec<Proposal> },
+    /// Compiles into `folder/kernel.so`; without a config the nest as it is written, in one thread.
+    Build { nest: LoopNest, target: String, n_threads: usize, config: Option<Config>, folder: PathBuf },
+    /// Appends a measured config to the MetaSchedule database in `folder`.
+    Record { nest: LoopNest, target: String, n_threads: usize, config: Config, samples: Vec<f64>, folder: PathBuf },
+    /// The best seconds of a nest in the database in `folder`.
+    Best { nest: LoopNest, target: String, n_threads: usize, folder: PathBuf },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum CompileAnswer {
+    Target(String),
+    Spaces(Vec<Vec<Knob>>),
+    Probed(Vec<Result<Candidate, Failure>>),
+    Built {
+        config: Option<Config>,
+        hash: u64,
+        steps: Steps,
+        library: PathBuf,
+        trace: serde_json::Value,
+    },
+    Recorded,
+    Best {
+        secs: Option<f64>,
+        n_records: usize,
+    },
+    /// The candidate's fault.
+    Failed(Failure),
+    /// The caller's fault; ends with what to do.
+    Refused(String),
+}
+
+/// Contents of a tensor before a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Fill {
+    /// Seeded values in (−1, 1).
+    Random(u64),
+    /// NaN: whatever is not written shows.
+    Nan,
+    /// Raw little-endian float32.
+    File(PathBuf),
+}
+
+/// A float32 tensor of a program.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Slot {
+    pub shape: Vec<i64>,
+    pub fill: Fill,
+}
+
+/// One kernel of a program and the tensors it takes, in the order of its nest's parameters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    pub library: PathBuf,
+    pub arguments: Vec<usize>,
+}
+
+/// Kernels run in order over one set of tensors: a single kernel, or a whole model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Program {
+    pub tensors: Vec<Slot>,
+    pub steps: Vec<Step>,
+}
+
+/// To the measuring worker: run once, compare, save, then time.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MeasureRequest {
+    pub program: Program,
+    /// Tensors compared with files after the first run; tensors without a file are only checked to be finite.
+    pub expected: Vec<(usize, Option<PathBuf>)>,
+    /// Largest relative error allowed.
+    pub tolerance: f64,
+    /// Tensors written to files after the first run.
+    pub save: Vec<(usize, PathBuf)>,
+    /// `None`: run once only.
+    pub effort: Option<Effort>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum MeasureAnswer {
+    /// Seconds of one pass through all steps, several samples; the largest relative error seen.
+    Measured {
+        samples: Vec<f64>,
+        max_error: f64,
+    },
+    Failed(Failure),
+    Refused(String),
+}

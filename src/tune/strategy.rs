@@ -1,0 +1,196 @@
+//! Which config next: random, and evolution from the best.
+
+use super::config::{Config, Decision, Knob, Measurement, Proposal, Space};
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeSet;
+
+/// Proposes configs and learns from their times. Proposals may repeat: the tuner measures a program once.
+pub trait Strategy {
+    fn ask(&mut self, n: usize) -> Vec<Proposal>;
+    fn tell(&mut self, measurement: &Measurement);
+}
+
+/// Which strategy a tuner uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum StrategyKind {
+    Random,
+    #[default]
+    Evolutionary,
+}
+
+impl StrategyKind {
+    pub fn start(self, spaces: &[Space], seed: u64) -> Box<dyn Strategy> {
+        let rng = ChaCha8Rng::seed_from_u64(seed);
+        match self {
+            StrategyKind::Random => Box::new(Random { n_spaces: spaces.len(), rng }),
+            StrategyKind::Evolutionary => {
+                let pools = spaces.iter().map(|s| vec![BTreeSet::new(); s.knobs.len()]).collect();
+                Box::new(Evolutionary { spaces: spaces.to_vec(), pools, best: vec![], n_told: 0, rng })
+            }
+        }
+    }
+}
+
+/// Random decisions in a random space.
+pub struct Random {
+    n_spaces: usize,
+    rng: ChaCha8Rng,
+}
+
+impl Strategy for Random {
+    fn ask(&mut self, n: usize) -> Vec<Proposal> {
+        (0..n).map(|_| Proposal::Random { space: self.rng.random_range(0..self.n_spaces), seed: self.rng.random() }).collect()
+    }
+
+    fn tell(&mut self, _measurement: &Measurement) {}
+}
+
+/// Parents kept.
+const N_PARENTS: usize = 8;
+/// Random configs before the first mutation, per space.
+const N_START: usize = 6;
+/// Share of random configs afterwards: keeps the search from one basin.
+const FRESH: f64 = 0.15;
+/// Share of children that take each decision from one of two parents.
+const CROSSED: f64 = 0.2;
+
+/// A random start, then one or two moves away from one of the best (`tuners.md`: evolutionary search).
+pub struct Evolutionary {
+    spaces: Vec<Space>,
+    /// Decisions seen, for knobs whose legal values only TVM knows.
+    pools: Vec<Vec<BTreeSet<Decision>>>,
+    best: Vec<(f64, Config)>,
+    n_told: usize,
+    rng: ChaCha8Rng,
+}
+
+impl Strategy for Evolutionary {
+    fn ask(&mut self, n: usize) -> Vec<Proposal> {
+        (0..n)
+            .map(|i| {
+                let starting = self.n_told < N_START * self.spaces.len();
+                if starting || self.best.is_empty() || self.rng.random_bool(FRESH) {
+                    let space = if starting { (self.n_told + i) % self.spaces.len() } else { self.rng.random_range(0..self.spaces.len()) };
+                    return Proposal::Random { space, seed: self.rng.random() };
+                }
+                let parent = self.parent();
+                let child = if self.rng.random_bool(CROSSED) { self.cross(&parent) } else { parent };
+                Proposal::Exact(self.mutate(child))
+            })
+            .collect()
+    }
+
+    fn tell(&mut self, measurement: &Measurement) {
+        self.n_told += 1;
+        let config = &measurement.config;
+        let Some(pools) = self.pools.get_mut(config.space) else { return };
+        for (pool, decision) in pools.iter_mut().zip(&config.decisions) {
+            pool.insert(decision.clone());
+        }
+        let secs = measurement.secs();
+        if secs.is_finite() {
+            self.best.push((secs, config.clone()));
+            self.best.sort_by(|a, b| a.0.total_cmp(&b.0));
+            self.best.truncate(N_PARENTS);
+        }
+    }
+}
+
+impl Evolutionary {
+    /// Better ones more often: the k-th with weight 1/(k+1).
+    fn parent(&mut self) -> Config {
+        let total: f64 = (0..self.best.len()).map(|k| 1.0 / (k + 1) as f64).sum();
+        let mut at = self.rng.random_range(0.0..total);
+        for (k, (_, config)) in self.best.iter().enumerate() {
+            at -= 1.0 / (k + 1) as f64;
+            if at <= 0.0 {
+                return config.clone();
+            }
+        }
+        self.best[0].1.clone()
+    }
+
+    fn cross(&mut self, parent: &Config) -> Config {
+        let mates: Vec<Config> = self.best.iter().map(|(_, c)| c).filter(|c| c.space == parent.space && *c != parent).cloned().collect();
+        let Some(mate) = mates.choose(&mut self.rng) else { return parent.clone() };
+        let decisions = parent.decisions.iter().zip(&mate.decisions).map(|(a, b)| if self.rng.random_bool(0.5) { a } else { b }.clone()).collect();
+        Config { space: parent.space, decisions }
+    }
+
+    fn mutate(&mut self, mut config: Config) -> Config {
+        let n_moves = self.rng.random_range(1..=2);
+        let mut order: Vec<usize> = (0..config.decisions.len()).collect();
+        order.shuffle(&mut self.rng);
+        let mut n_moved = 0;
+        for knob in order {
+            if n_moved == n_moves {
+                break;
+            }
+            let before = config.decisions[knob].clone();
+            let moved = self.move_one(config.space, knob, &before);
+            n_moved += usize::from(moved != before);
+            config.decisions[knob] = moved;
+        }
+        config
+    }
+
+    fn move_one(&mut self, space: usize, knob: usize, decision: &Decision) -> Decision {
+        match (&self.spaces[space].knobs[knob], decision) {
+            (Knob::PerfectTile { max_innermost, .. }, Decision::PerfectTile(factors)) => {
+                let n_hops = self.rng.random_range(1..=2);
+                let mut factors = factors.clone();
+                for _ in 0..n_hops {
+                    factors = hop(&factors, *max_innermost, &mut self.rng);
+                }
+                Decision::PerfectTile(factors)
+            }
+            (Knob::Categorical { n }, Decision::Categorical(_)) => Decision::Categorical(self.rng.random_range(0..*n)),
+            _ => {
+                let seen: Vec<&Decision> = self.pools[space][knob].iter().collect();
+                seen.choose(&mut self.rng).map_or_else(|| decision.clone(), |d| (*d).clone())
+            }
+        }
+    }
+}
+
+/// Moves one prime factor from one place of the tuple to another; the product stays.
+pub fn hop(factors: &[i64], max_innermost: i64, rng: &mut impl Rng) -> Vec<i64> {
+    let last = factors.len() - 1;
+    let mut moves = Vec::new();
+    for from in 0..factors.len() {
+        for prime in primes(factors[from]) {
+            for to in (0..factors.len()).filter(|&to| to != from) {
+                if to != last || factors[last] * prime <= max_innermost {
+                    moves.push((from, to, prime));
+                }
+            }
+        }
+    }
+    let mut moved = factors.to_vec();
+    if let Some(&(from, to, prime)) = moves.choose(rng) {
+        moved[from] /= prime;
+        moved[to] *= prime;
+    }
+    moved
+}
+
+/// Distinct prime factors.
+fn primes(mut n: i64) -> Vec<i64> {
+    let mut found = Vec::new();
+    let mut p = 2;
+    while p * p <= n {
+        if n % p == 0 {
+            found.push(p);
+            while n % p == 0 {
+                n /= p;
+            }
+        }
+        p += 1;
+    }
+    if n > 1 {
+        found.push(n);
+    }
+    found
+}

@@ -1,0 +1,207 @@
+//! The worker side: compiling with TVM's compiler library, measuring with its runtime alone.
+
+use super::config::{Candidate, Config, Decision, Failure, Knob, Proposal, Steps};
+use super::measure::{read_values, relative_error, time, values, write_values};
+use super::protocol::{CompileAnswer, CompileRequest, Fill, MeasureAnswer, MeasureRequest, Program};
+use crate::child::serve;
+use crate::error::{Error, Result};
+use crate::lower::{LoopNest, te};
+use crate::tvm::schedule::{Choice, Database, SamplingKind, Scheduled, Workload, trace_json};
+use crate::tvm::{self, Buffer, Kernel, build, structural_hash, target};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Workloads kept ready; tuning works on one or two at a time.
+const N_KEPT: usize = 8;
+
+/// `syntune worker compile`: serves [`CompileRequest`]s until its input ends.
+///
+/// # Errors
+/// TVM cannot be loaded, or the pipes break.
+pub fn compile() -> Result<()> {
+    tvm::load_compiler()?;
+    tvm::reset_signals();
+    let mut workloads = Workloads::default();
+    serve(|request: CompileRequest, answer| answer(&workloads.serve(request)))
+}
+
+#[derive(Default)]
+struct Workloads {
+    ready: HashMap<String, Workload>,
+}
+
+impl Workloads {
+    fn serve(&mut self, request: CompileRequest) -> CompileAnswer {
+        match self.answer(request) {
+            Ok(answer) => answer,
+            Err(Error::Invalid(message)) => CompileAnswer::Refused(message),
+            Err(e @ Error::Io { .. }) => CompileAnswer::Refused(e.to_string()),
+            Err(e) => CompileAnswer::Failed(Failure::DoesNotBuild(e.to_string())),
+        }
+    }
+
+    fn answer(&mut self, request: CompileRequest) -> Result<CompileAnswer> {
+        Ok(match request {
+            CompileRequest::Target { target, n_threads } => CompileAnswer::Target(target::parse(&target, n_threads)?.json),
+            CompileRequest::Spaces { nest, target, n_threads } => {
+                let workload = self.of(&nest, &target, n_threads)?;
+                CompileAnswer::Spaces((0..workload.n_designs()).map(|d| knobs(workload, d)).collect())
+            }
+            CompileRequest::Probe { nest, target, n_threads, proposals } => {
+                let workload = self.of(&nest, &target, n_threads)?;
+                CompileAnswer::Probed(proposals.iter().map(|p| probe(workload, p)).collect())
+            }
+            CompileRequest::Build { nest, target, n_threads, config: None, folder } => {
+                let target = target::parse(&target, n_threads)?;
+                let module = te::module(&nest)?;
+                let (library, times) = build::build_library(&module, &target, &folder)?;
+                let hash = structural_hash(&module)?;
+                CompileAnswer::Built { config: None, hash, steps: steps(&times), library, trace: serde_json::Value::Null }
+            }
+            CompileRequest::Build { nest, target, n_threads, config: Some(config), folder } => {
+                let workload = self.of(&nest, &target, n_threads)?;
+                let scheduled = replay(workload, &config)?;
+                let (library, times) = build::build_library(&scheduled.module, &workload.target, &folder)?;
+                let steps = Steps { replay_secs: scheduled.replay_secs, postproc_secs: scheduled.postproc_secs, ..steps(&times) };
+                let actual = Config { space: config.space, decisions: decisions(workload, config.space, &scheduled) };
+                let (hash, trace) = (structural_hash(&scheduled.module)?, trace_json(&scheduled.trace)?);
+                CompileAnswer::Built { config: Some(actual), hash, steps, library, trace }
+            }
+            CompileRequest::Record { nest, target, n_threads, config, samples, folder } => {
+                let workload = self.of(&nest, &target, n_threads)?;
+                let scheduled = replay(workload, &config)?;
+                Database::open(&folder)?.record(workload, &scheduled, &samples)?;
+                CompileAnswer::Recorded
+            }
+            CompileRequest::Best { nest, target, n_threads, folder } => {
+                let workload = self.of(&nest, &target, n_threads)?;
+                let (secs, n_records) = Database::open(&folder)?.best(workload)?;
+                CompileAnswer::Best { secs, n_records }
+            }
+        })
+    }
+
+    fn of(&mut self, nest: &LoopNest, target: &str, n_threads: usize) -> Result<&Workload> {
+        let key = serde_json::to_string(&(nest, target, n_threads)).map_err(|e| Error::Invalid(format!("a nest that cannot be written: {e}")))?;
+        if !self.ready.contains_key(&key) {
+            if self.ready.len() >= N_KEPT {
+                self.ready.clear();
+            }
+            let workload = Workload::new(te::module(nest)?, target::parse(target, n_threads)?)?;
+            self.ready.insert(key.clone(), workload);
+        }
+        Ok(&self.ready[&key])
+    }
+}
+
+fn steps(times: &build::BuildTimes) -> Steps {
+    Steps { lower_secs: times.lower_secs, llvm_secs: times.llvm_secs, link_secs: times.link_secs, ..Steps::default() }
+}
+
+fn knobs(workload: &Workload, design: usize) -> Vec<Knob> {
+    let knob = |kind: &SamplingKind| match *kind {
+        SamplingKind::PerfectTile { extent, n, max_innermost } => Knob::PerfectTile { extent, n, max_innermost },
+        SamplingKind::Categorical { n } => Knob::Categorical { n },
+        SamplingKind::ComputeLocation => Knob::ComputeLocation,
+    };
+    workload.samplings(design).iter().map(|s| knob(&s.kind)).collect()
+}
+
+fn decisions(workload: &Workload, design: usize, scheduled: &Scheduled) -> Vec<Decision> {
+    let decision = |(kind, choice): (&SamplingKind, &Choice)| match (kind, choice) {
+        (_, Choice::Factors(factors)) => Decision::PerfectTile(factors.clone()),
+        (SamplingKind::ComputeLocation, Choice::Number(n)) => Decision::ComputeLocation(*n),
+        (_, Choice::Number(n)) => Decision::Categorical(*n),
+    };
+    workload.samplings(design).iter().map(|s| &s.kind).zip(&scheduled.choices).map(decision).collect()
+}
+
+fn replay(workload: &Workload, config: &Config) -> Result<Scheduled> {
+    let choice = |d: &Decision| match d {
+        Decision::PerfectTile(factors) => Choice::Factors(factors.clone()),
+        Decision::Categorical(n) | Decision::ComputeLocation(n) => Choice::Number(*n),
+    };
+    let choices: Vec<Choice> = config.decisions.iter().map(choice).collect();
+    workload.schedule(config.space, Some(&choices), 1)
+}
+
+fn probe(workload: &Workload, proposal: &Proposal) -> Result<Candidate, Failure> {
+    let attempt = || {
+        let (space, scheduled) = match proposal {
+            Proposal::Exact(config) => (config.space, replay(workload, config)?),
+            Proposal::Random { space, seed } => (*space, workload.schedule(*space, None, *seed)?),
+        };
+        Ok(Candidate { config: Config { space, decisions: decisions(workload, space, &scheduled) }, hash: structural_hash(&scheduled.module)?, built: None })
+    };
+    attempt().map_err(|e: Error| Failure::DoesNotBuild(e.to_string()))
+}
+
+/// `syntune worker measure`: serves [`MeasureRequest`]s until its input ends. Threads: `TVM_NUM_THREADS`.
+///
+/// # Errors
+/// TVM's runtime cannot be loaded, or the pipes break.
+pub fn measure() -> Result<()> {
+    tvm::load_runtime()?;
+    tvm::reset_signals();
+    serve(|request: MeasureRequest, answer| {
+        answer(&match run(&request) {
+            Ok(answer) => answer,
+            Err(e) => MeasureAnswer::Refused(e.to_string()),
+        })
+    })
+}
+
+fn run(request: &MeasureRequest) -> Result<MeasureAnswer> {
+    let (kernels, buffers) = open(&request.program)?;
+    let calls: Vec<_> = kernels.iter().zip(&buffers.1).map(|(kernel, arguments)| kernel.bind(arguments)).collect();
+    let pass = || calls.iter().try_for_each(|call| call());
+    pass()?;
+    let mut max_error = 0.0f64;
+    for (tensor, file) in &request.expected {
+        let found = buffers.0[*tensor].slice()?;
+        if found.iter().any(|v| !v.is_finite()) {
+            return Ok(MeasureAnswer::Failed(Failure::NotFinite));
+        }
+        if let Some(file) = file {
+            max_error = max_error.max(relative_error(found, &read_values(file)?));
+        }
+    }
+    if max_error > request.tolerance {
+        return Ok(MeasureAnswer::Failed(Failure::WrongResult { max_error }));
+    }
+    for (tensor, file) in &request.save {
+        write_values(file, buffers.0[*tensor].slice()?)?;
+    }
+    let samples = match &request.effort {
+        Some(effort) => time(effort, pass)?,
+        None => Vec::new(),
+    };
+    Ok(MeasureAnswer::Measured { samples, max_error })
+}
+
+type Buffers = (Vec<Buffer>, Vec<Vec<Buffer>>);
+
+fn open(program: &Program) -> Result<(Vec<Kernel>, Buffers)> {
+    let mut tensors = Vec::new();
+    for slot in &program.tensors {
+        let n = slot.shape.iter().product::<i64>() as usize;
+        let values = match &slot.fill {
+            Fill::Random(seed) => values(n, *seed),
+            Fill::Nan => vec![f32::NAN; n],
+            Fill::File(file) => read_values(file)?,
+        };
+        tensors.push(Buffer::new(&slot.shape, &values)?);
+    }
+    let mut opened: HashMap<&Path, Kernel> = HashMap::new();
+    let mut kernels = Vec::new();
+    let mut arguments = Vec::new();
+    for step in &program.steps {
+        if !opened.contains_key(step.library.as_path()) {
+            opened.insert(&step.library, Kernel::open(&step.library)?);
+        }
+        kernels.push(opened[step.library.as_path()].clone());
+        let of = |t: &usize| tensors.get(*t).cloned().ok_or_else(|| Error::Invalid(format!("a step takes tensor {t}, the program has {}", tensors.len())));
+        arguments.push(step.arguments.iter().map(of).collect::<Result<Vec<_>>>()?);
+    }
+    Ok((kernels, (tensors, arguments)))
+}

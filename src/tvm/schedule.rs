@@ -1,0 +1,258 @@
+//! MetaSchedule's own space generation, trace replay and post-processing, and its JSON database.
+
+use super::ffi::{NONE, array, cast, entries, field, func, integer, is_none, items, map, text};
+use super::target::Target;
+use crate::call;
+use crate::error::{Error, Result};
+use serde_json::Value;
+use std::path::Path;
+use tvm_ffi::{Any, Function};
+
+/// A module for a target, with the design spaces that MetaSchedule's rules give it.
+pub struct Workload {
+    pub module: Any,
+    pub target: Target,
+    designs: Vec<Design>,
+    postprocs: Vec<Any>,
+    // Rules and post-processors refer to it.
+    _context: Any,
+}
+
+struct Design {
+    instructions: Any,
+    samplings: Vec<Sampling>,
+}
+
+/// One random choice of a trace.
+pub struct Sampling {
+    instruction: Any,
+    pub kind: SamplingKind,
+    /// What the rule itself chose when the space was made.
+    pub chosen: Choice,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum SamplingKind {
+    /// A loop of `extent` split into `n` factors, the last at most `max_innermost`.
+    PerfectTile { extent: i64, n: usize, max_innermost: i64 },
+    /// One of `n` values.
+    Categorical { n: i64 },
+    /// Where a block is computed.
+    ComputeLocation,
+}
+
+/// The value of a choice.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Choice {
+    Factors(Vec<i64>),
+    Number(i64),
+}
+
+/// A schedule that went through MetaSchedule's post-processing.
+pub struct Scheduled {
+    pub module: Any,
+    pub trace: Any,
+    pub choices: Vec<Choice>,
+    pub replay_secs: f64,
+    pub postproc_secs: f64,
+}
+
+fn name_of(instruction: &Any) -> Result<String> {
+    let name: tvm_ffi::String = cast(field(&field(instruction, "kind")?, "name")?, "instruction name")?;
+    Ok(name.as_str().to_string())
+}
+
+fn choice(decision: &Any) -> Result<Choice> {
+    match decision.try_as::<i64>() {
+        Some(number) => Ok(Choice::Number(number)),
+        None => match items(decision) {
+            Ok(parts) => Ok(Choice::Factors(parts.iter().map(integer).collect::<Result<_>>()?)),
+            Err(_) => Ok(Choice::Number(integer(decision)?)),
+        },
+    }
+}
+
+fn sampling(trace: &Any, instruction: Any) -> Result<Option<Sampling>> {
+    let name = name_of(&instruction)?;
+    if !name.starts_with("Sample") {
+        return Ok(None);
+    }
+    let decision = call!("s_tir.schedule.TraceGetDecision", *trace, instruction)?;
+    if is_none(&decision) {
+        return Ok(None);
+    }
+    let chosen = choice(&decision)?;
+    let attributes = items(&field(&instruction, "attrs")?)?;
+    let kind = match (name.as_str(), &chosen) {
+        ("SamplePerfectTile", Choice::Factors(factors)) => {
+            SamplingKind::PerfectTile { extent: factors.iter().product(), n: factors.len(), max_innermost: integer(&attributes[1])? }
+        }
+        ("SampleCategorical", Choice::Number(_)) => SamplingKind::Categorical { n: items(&attributes[0])?.len() as i64 },
+        ("SampleComputeLocation", Choice::Number(_)) => SamplingKind::ComputeLocation,
+        _ => return Ok(None),
+    };
+    Ok(Some(Sampling { instruction, kind, chosen }))
+}
+
+impl Workload {
+    /// Generates the design spaces (5-80 ms).
+    ///
+    /// # Errors
+    /// [`Error::Library`] with TVM's words when its rules refuse the module.
+    pub fn new(module: Any, target: Target) -> Result<Workload> {
+        let rules = call!("s_tir.meta_schedule.ScheduleRuleDefaultLLVM")?;
+        let postprocs = call!("s_tir.meta_schedule.PostprocDefaultLLVM")?;
+        let mutators = call!("s_tir.meta_schedule.MutatorDefaultLLVM")?;
+        let generator = call!("s_tir.meta_schedule.SpaceGeneratorPostOrderApply", NONE, rules, postprocs, mutators)?;
+        let silent: Function = func(|_| Ok(Any::from(())));
+        let context = call!("s_tir.meta_schedule.TuneContext", module, target.node, generator, NONE, text("main"), 1i64, 1i64, silent)?;
+        call!("s_tir.meta_schedule.TuneContextInitialize", context)?;
+        let mut designs = Vec::new();
+        for schedule in items(&call!("s_tir.meta_schedule.SpaceGeneratorGenerateDesignSpace", generator, module)?)? {
+            let trace = call!("s_tir.schedule.ScheduleGetTrace", schedule)?;
+            let instructions = field(&trace, "insts")?;
+            let mut samplings = Vec::new();
+            for instruction in items(&instructions)? {
+                samplings.extend(sampling(&trace, instruction)?);
+            }
+            designs.push(Design { instructions, samplings });
+        }
+        let postprocs = items(&field(&generator, "postprocs")?)?;
+        Ok(Workload { module, target, designs, postprocs, _context: context })
+    }
+
+    pub fn n_designs(&self) -> usize {
+        self.designs.len()
+    }
+
+    pub fn samplings(&self, design: usize) -> &[Sampling] {
+        &self.designs[design].samplings
+    }
+
+    /// Replays a design with the given choices, or with random ones from `seed`, then post-processes it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the choices do not fit the design; [`Error::Library`] when TVM refuses the schedule.
+    pub fn schedule(&self, design: usize, choices: Option<&[Choice]>, seed: u64) -> Result<Scheduled> {
+        let start = std::time::Instant::now();
+        let Some(design) = self.designs.get(design) else {
+            return Err(Error::Invalid(format!("there is no design space {design}: this workload has {}", self.designs.len())));
+        };
+        let mut decisions = Vec::new();
+        if let Some(choices) = choices {
+            if choices.len() != design.samplings.len() {
+                return Err(Error::Invalid(format!(
+                    "a config of this space has {} decisions, {} given: sample one and change it",
+                    design.samplings.len(),
+                    choices.len()
+                )));
+            }
+            for (sampling, choice) in design.samplings.iter().zip(choices) {
+                let value = match choice {
+                    Choice::Factors(factors) => array(factors)?,
+                    Choice::Number(number) => Any::from(*number),
+                };
+                decisions.push((sampling.instruction.clone(), value));
+            }
+        }
+        let trace = call!("s_tir.schedule.Trace", design.instructions, map(&decisions)?)?;
+        // TVM's own seeds are below 2^31 and not zero.
+        let seed = (seed % 0x7fff_fffe) as i64 + 1;
+        let schedule = call!("s_tir.schedule.TracedSchedule", self.module, seed, 0i64, 2i64, true)?;
+        call!("s_tir.schedule.TraceApplyToSchedule", trace, schedule, true, NONE)?;
+        let replay_secs = start.elapsed().as_secs_f64();
+        let start = std::time::Instant::now();
+        let replayed = call!("s_tir.schedule.ScheduleGetTrace", schedule)?;
+        let mut choices = Vec::new();
+        for instruction in items(&field(&replayed, "insts")?)? {
+            if let Some(found) = sampling(&replayed, instruction)? {
+                choices.push(found.chosen);
+            }
+        }
+        call!("s_tir.schedule.ScheduleEnterPostproc", schedule)?;
+        for postproc in &self.postprocs {
+            if !cast::<bool>(call!("s_tir.meta_schedule.PostprocApply", *postproc, schedule)?, "postproc's answer")? {
+                return Err(Error::Library("a post-processor of MetaSchedule refused the schedule: sample another".into()));
+            }
+        }
+        let module = call!("s_tir.schedule.ScheduleGetMod", schedule)?;
+        let trace = call!("s_tir.schedule.ScheduleGetTrace", schedule)?;
+        Ok(Scheduled { module, trace, choices, replay_secs, postproc_secs: start.elapsed().as_secs_f64() })
+    }
+}
+
+/// The JSON of a trace, as TVM's databases hold it.
+pub fn trace_json(trace: &Any) -> Result<Value> {
+    plain(&call!("s_tir.schedule.TraceAsJSON", *trace, false)?)
+}
+
+/// A tree of TVM containers, numbers and strings as JSON; integer and float nodes become numbers.
+fn plain(value: &Any) -> Result<Value> {
+    if is_none(value) {
+        return Ok(Value::Null);
+    }
+    if let Some(b) = value.try_as::<bool>() {
+        return Ok(b.into());
+    }
+    if let Some(i) = value.try_as::<i64>() {
+        return Ok(i.into());
+    }
+    if let Some(f) = value.try_as::<f64>() {
+        return Ok(f.into());
+    }
+    if let Some(s) = value.try_as::<tvm_ffi::String>() {
+        return Ok(s.as_str().into());
+    }
+    if let Ok(parts) = items(value) {
+        return Ok(Value::Array(parts.iter().map(plain).collect::<Result<_>>()?));
+    }
+    if let Ok(pairs) = entries(value) {
+        let mut object = serde_json::Map::new();
+        for (k, v) in pairs {
+            object.insert(cast::<tvm_ffi::String>(k, "key")?.as_str().to_string(), plain(&v)?);
+        }
+        return Ok(Value::Object(object));
+    }
+    plain(&field(value, "value")?)
+}
+
+/// A MetaSchedule JSON database in `folder`, in the two files that stock TVM reads.
+pub struct Database(Any);
+
+impl Database {
+    /// Opens it, or makes an empty one.
+    ///
+    /// # Errors
+    /// [`Error::Library`] when the files are not a database.
+    pub fn open(folder: &Path) -> Result<Database> {
+        let file = |name: &str| text(&folder.join(name).to_string_lossy());
+        let workloads = file("database_workload.json");
+        let records = file("database_tuning_record.json");
+        call!("s_tir.meta_schedule.DatabaseJSONDatabase", workloads, records, true, text("structural")).map(Database)
+    }
+
+    /// Appends one measured schedule; `samples` are seconds.
+    pub fn record(&self, workload: &Workload, scheduled: &Scheduled, samples: &[f64]) -> Result<()> {
+        let entry = call!("s_tir.meta_schedule.DatabaseCommitWorkload", self.0, workload.module)?;
+        let arguments = call!("s_tir.meta_schedule.ArgInfoFromEntryFunc", workload.module, true)?;
+        let float = tvm_ffi::DLDataType { code: tvm_ffi::DLDataTypeCode::kDLFloat as u8, bits: 32, lanes: 1 };
+        let seconds: Vec<Any> = samples.iter().map(|s| call!("ir.FloatImm", float, *s, NONE)).collect::<Result<_>>()?;
+        let record = call!("s_tir.meta_schedule.TuningRecord", scheduled.trace, entry, array(&seconds)?, workload.target.node, arguments)?;
+        call!("s_tir.meta_schedule.DatabaseCommitTuningRecord", self.0, record).map(drop)
+    }
+
+    /// The best recorded seconds of a workload, and how many records there are in all.
+    pub fn best(&self, workload: &Workload) -> Result<(Option<f64>, usize)> {
+        let n: i64 = cast(call!("s_tir.meta_schedule.DatabaseSize", self.0)?, "database size")?;
+        let found = call!("s_tir.meta_schedule.DatabaseQueryTuningRecord", self.0, workload.module, workload.target.node, text("main"))?;
+        if is_none(&found) {
+            return Ok((None, n as usize));
+        }
+        let mut secs = Vec::new();
+        for sample in items(&field(&found, "run_secs")?)? {
+            secs.push(cast::<f64>(field(&sample, "value")?, "seconds")?);
+        }
+        let mean = secs.iter().sum::<f64>() / secs.len().max(1) as f64;
+        Ok((Some(mean), n as usize))
+    }
+}

@@ -1,0 +1,133 @@
+//! Tensor expressions: index arithmetic in int32 (as TVM's Python makes them), values in float32.
+
+use super::ffi::{NONE, array, cast, text};
+use crate::call;
+use crate::error::Result;
+use tvm_ffi::{Any, DLDataType, DLDataTypeCode};
+
+/// A scalar expression, a tensor, a loop variable: any TVM node.
+pub type Node = Any;
+
+const INT32: DLDataType = DLDataType { code: DLDataTypeCode::kDLInt as u8, bits: 32, lanes: 1 };
+const FLOAT32: DLDataType = DLDataType { code: DLDataTypeCode::kDLFloat as u8, bits: 32, lanes: 1 };
+
+/// One loop of a compute: the iteration variable and the expression that stands for it.
+pub struct Iter {
+    pub iter: Node,
+    pub var: Node,
+}
+
+pub fn int(value: i64) -> Result<Node> {
+    call!("ir.IntImm", INT32, value, NONE)
+}
+
+pub fn float(value: f32) -> Result<Node> {
+    call!("ir.FloatImm", FLOAT32, f64::from(value), NONE)
+}
+
+fn loop_of(name: &str, extent: i64, kind: i64) -> Result<Iter> {
+    let var = call!("ir.Var", text(name), call!("ir.PrimType", INT32)?, NONE)?;
+    let range = call!("ir.Range_from_min_extent", int(0)?, int(extent)?, NONE)?;
+    let iter = call!("tirx.IterVar", range, var, kind, text(""), NONE)?;
+    Ok(Iter { iter, var })
+}
+
+/// A loop over an axis of the output.
+pub fn axis(name: &str, extent: i64) -> Result<Iter> {
+    loop_of(name, extent, 0)
+}
+
+/// A loop that is reduced over.
+pub fn reduce_axis(name: &str, extent: i64) -> Result<Iter> {
+    loop_of(name, extent, 2)
+}
+
+pub fn add(a: &Node, b: &Node) -> Result<Node> {
+    call!("prim._OpAdd", *a, *b, NONE)
+}
+
+pub fn mul(a: &Node, b: &Node) -> Result<Node> {
+    call!("prim._OpMul", *a, *b, NONE)
+}
+
+pub fn max(a: &Node, b: &Node) -> Result<Node> {
+    call!("prim._OpMax", *a, *b, NONE)
+}
+
+pub fn floor_div(a: &Node, b: i64) -> Result<Node> {
+    call!("prim._OpFloorDiv", *a, int(b)?, NONE)
+}
+
+pub fn floor_mod(a: &Node, b: i64) -> Result<Node> {
+    call!("prim._OpFloorMod", *a, int(b)?, NONE)
+}
+
+pub fn at_least(a: &Node, b: i64) -> Result<Node> {
+    call!("prim._OpGE", *a, int(b)?, NONE)
+}
+
+pub fn less_than(a: &Node, b: i64) -> Result<Node> {
+    call!("prim._OpLT", *a, int(b)?, NONE)
+}
+
+pub fn and(a: &Node, b: &Node) -> Result<Node> {
+    call!("prim._OpAnd", *a, *b, NONE)
+}
+
+/// `yes` where `condition` holds, else `no`; the other one is not evaluated.
+pub fn if_then_else(condition: &Node, yes: &Node, no: &Node) -> Result<Node> {
+    call!("prim._OpIfThenElse", *condition, *yes, *no, NONE)
+}
+
+/// A float32 tensor that the function takes.
+pub fn placeholder(shape: &[i64], name: &str) -> Result<Node> {
+    let shape: Vec<Node> = shape.iter().map(|&s| int(s)).collect::<Result<_>>()?;
+    call!("te.Placeholder", array(&shape)?, call!("ir.PrimType", FLOAT32)?, text(name))
+}
+
+/// One element of a tensor.
+pub fn load(tensor: &Node, index: &[Node]) -> Result<Node> {
+    call!("te.TensorLoad", *tensor, array(index)?)
+}
+
+fn reduce(source: &Node, loops: &[Iter], combine: impl Fn(&Node, &Node) -> Result<Node>, neutral: Node) -> Result<Node> {
+    let float_type = call!("ir.PrimType", FLOAT32)?;
+    let x = call!("ir.Var", text("x"), float_type, NONE)?;
+    let y = call!("ir.Var", text("y"), float_type, NONE)?;
+    let joined = combine(&x, &y)?;
+    let reducer = call!("te.CommReducer", array(&[x])?, array(&[y])?, array(&[joined])?, array(&[neutral])?, NONE)?;
+    let axes: Vec<Node> = loops.iter().map(|l| l.iter.clone()).collect();
+    let always = call!("ir.IntImm", DLDataType { code: DLDataTypeCode::kDLBool as u8, bits: 8, lanes: 1 }, 1i64, NONE)?;
+    call!("te.Reduce", reducer, array(std::slice::from_ref(source))?, array(&axes)?, always, 0i64, array::<Node>(&[])?, NONE)
+}
+
+pub fn sum(source: &Node, loops: &[Iter]) -> Result<Node> {
+    reduce(source, loops, add, float(0.0)?)
+}
+
+/// The greatest value; the neutral element is the least finite float32, as in TVM's own `te.max`.
+pub fn greatest(source: &Node, loops: &[Iter]) -> Result<Node> {
+    reduce(source, loops, max, float(f32::MIN)?)
+}
+
+/// The tensor whose element at `axes` is `body`.
+pub fn compute(name: &str, axes: &[Iter], body: &Node) -> Result<Node> {
+    let axes: Vec<Node> = axes.iter().map(|l| l.iter.clone()).collect();
+    let op = call!("te.ComputeOp", text(name), text(""), NONE, array(&axes)?, array(std::slice::from_ref(body))?)?;
+    call!("te.OpGetOutput", op, 0i64)
+}
+
+/// An IRModule with one PrimFunc `main` whose parameters are the tensors in order.
+pub fn module(tensors: &[Node]) -> Result<Node> {
+    let function = call!("te.CreatePrimFunc", array(tensors)?, NONE)?;
+    let function = call!("ir.BaseFuncWithAttr", function, text("tirx.noalias"), true)?;
+    let name = call!("ir.GlobalVar", text("main"))?;
+    call!("ir.IRModule", super::ffi::map(&[(name, function)])?, NONE, super::ffi::map(&[])?)
+}
+
+/// The number of parameters of `main`.
+pub fn n_parameters(module: &Node) -> Result<usize> {
+    let function = call!("ir.Module_Lookup_str", *module, text("main"))?;
+    let n: i64 = cast(call!("ffi.ArraySize", super::ffi::field(&function, "params")?)?, "parameter count")?;
+    Ok(n as usize)
+}

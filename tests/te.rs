@@ -1,0 +1,165 @@
+//! Loop nests as TVM programs: what LLVM makes of them equals the interpreter.
+
+use crate::util::{conv2d, random_values, relative_error};
+use syntune::lower::index::Index;
+use syntune::lower::pad::pad;
+use syntune::lower::te::{module, te_script};
+use syntune::lower::{Access, Epilogue, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor, interp};
+use syntune::tvm::{self, Buffer, Kernel, ffi};
+
+fn through_tvm(nest: &LoopNest, arguments: &[Vec<f32>]) -> Vec<f32> {
+    let module = module(nest).unwrap();
+    let target = tvm::target::parse("host", 1).unwrap();
+    let (built, _) = tvm::build::compile(&module, &target).unwrap();
+    let kernel = Kernel::jit(built).unwrap();
+    let mut given = arguments.iter();
+    let buffers: Vec<Buffer> = nest
+        .parameters()
+        .into_iter()
+        .map(|t| match nest.tensors[t].role {
+            Role::Output => Buffer::filled(&nest.tensors[t].shape, f32::NAN).unwrap(),
+            _ => Buffer::new(&nest.tensors[t].shape, given.next().unwrap()).unwrap(),
+        })
+        .collect();
+    kernel.run(&buffers).unwrap();
+    let output = nest.parameters().iter().position(|&t| t == nest.output()).unwrap();
+    buffers[output].values().unwrap()
+}
+
+fn agree(nest: &LoopNest) {
+    let data = random_values(nest, 7);
+    let slices: Vec<&[f32]> = data.iter().map(Vec::as_slice).collect();
+    let expected = interp(nest, &slices).unwrap();
+    let padded = interp(&pad(nest), &slices).unwrap();
+    assert_eq!(expected, padded, "padding changed the meaning of\n{}", nest.print());
+    let found = through_tvm(nest, &data);
+    let error = relative_error(&found, &expected);
+    assert!(error < 1e-5, "relative error {error} of\n{}", nest.print());
+}
+
+#[test]
+fn a_convolution_has_no_condition_in_its_reduction() {
+    let nest = pad(&conv2d(4, 3, 7, 5, 3));
+    assert_eq!(nest.stages.len(), 2);
+    assert!(nest.stages[1].guards.is_empty());
+    assert_eq!(nest.tensors.last().unwrap().shape, vec![1, 3, 9, 7]);
+}
+
+#[test]
+fn convolutions_of_odd_sizes_agree_with_the_interpreter() {
+    for (o, c, h, w, k) in [(4, 3, 7, 5, 3), (8, 8, 1, 9, 5), (3, 2, 6, 6, 2), (2, 5, 4, 4, 1)] {
+        agree(&conv2d(o, c, h, w, k));
+    }
+}
+
+#[test]
+fn epilogues_agree_with_the_interpreter() {
+    for bits in 0..16 {
+        let epilogue = Epilogue { bias: bits & 1 != 0, residual: bits & 2 != 0, relu: bits & 4 != 0, scale: bits & 8 != 0 };
+        agree(&conv2d(4, 3, 5, 6, 3).with_epilogue(epilogue, 1));
+    }
+}
+
+#[test]
+fn other_layouts_agree_with_the_interpreter() {
+    let mut nest = conv2d(4, 3, 5, 6, 3).with_epilogue(Epilogue { bias: true, residual: false, relu: true, scale: false }, 1);
+    for (tensor, order) in [("x", vec![0, 2, 3, 1]), ("w", vec![2, 3, 1, 0]), ("y", vec![0, 2, 3, 1]), ("t_out", vec![0, 2, 3, 1])] {
+        let t = nest.tensors.iter().position(|t| t.name == tensor).unwrap();
+        nest.relayout(t, &order);
+    }
+    agree(&nest);
+}
+
+fn one_stage(reduction: Reduction, guards: Vec<Guard>, body: Expr, n: i64, k: i64) -> LoopNest {
+    let tensor = |name: &str, shape: Vec<i64>, role| Tensor { name: name.into(), shape, role };
+    let axis = |name: &str, extent| Loop { name: name.into(), extent };
+    LoopNest {
+        name: "one".into(),
+        tensors: vec![tensor("x", vec![n], Role::Input), tensor("w", vec![k], Role::Weight), tensor("y", vec![n], Role::Output)],
+        stages: vec![Stage { output: 2, axes: vec![axis("i", n)], sums: vec![axis("k", k)], reduction, guards, body }],
+    }
+}
+
+fn read(tensor: usize, index: Index) -> Expr {
+    Expr::Load(Access { tensor, index: vec![index] })
+}
+
+#[test]
+fn guards_that_cannot_move_stay_and_are_right() {
+    let (n, k) = (11, 4);
+    let window = Index::Var(0).add(Index::Var(1)).plus(-2);
+    let guard = Guard { index: window.clone(), extent: n };
+    // a sum of two terms: the second one is not zero outside
+    let sum = Expr::Add(vec![read(0, window.clone()), read(1, Index::Var(1))]);
+    agree(&one_stage(Reduction::Sum, vec![guard.clone()], sum, n, k));
+    // a greatest value: nothing is read outside
+    let product = Expr::Mul(vec![read(0, window.clone()), read(1, Index::Var(1))]);
+    agree(&one_stage(Reduction::Max, vec![guard.clone()], product, n, k));
+    // a guard on an index that no tensor is read at
+    let other = Guard { index: Index::Var(0).add(Index::Var(1).times(2)).plus(-3), extent: n };
+    let wrapped = Expr::Mul(vec![read(0, window.modulo(n)), read(1, Index::Var(1))]);
+    agree(&one_stage(Reduction::Sum, vec![other], wrapped, n, k));
+}
+
+#[test]
+fn division_remainder_and_negative_positions_agree() {
+    let (n, k) = (12, 3);
+    let index = Index::Var(0).times(-1).add(Index::Var(1)).plus(-1).modulo(n).over(2).times(2);
+    let body = Expr::Mul(vec![read(0, index), read(1, Index::Var(1)), Expr::Const(0.5)]);
+    agree(&one_stage(Reduction::Sum, vec![], body, n, k));
+}
+
+#[test]
+fn the_script_is_tvms_own() {
+    let script = te_script(&conv2d(4, 3, 7, 5, 3)).unwrap();
+    assert!(script.contains("T.prim_func") && script.contains("x_pad") && script.contains("def main"), "{script}");
+}
+
+#[test]
+fn modules_survive_json_with_the_same_hash() {
+    let module = module(&conv2d(4, 3, 7, 5, 3)).unwrap();
+    let again = ffi::from_json(&ffi::to_json(&module).unwrap()).unwrap();
+    assert!(tvm::structural_equal(&module, &again).unwrap());
+    assert_eq!(tvm::structural_hash(&module).unwrap(), tvm::structural_hash(&again).unwrap());
+}
+
+#[test]
+fn known_bad_versions_are_refused_with_the_way_out() {
+    let version = |patch| tvm::load::Version { major: 0, minor: 1, patch };
+    assert!(tvm::check_version(tvm::version()).is_ok());
+    let said = tvm::check_version(version(16)).unwrap_err().to_string();
+    assert!(said.contains("0.1.16") && said.contains("apache-tvm-ffi==0.1.14.post1"), "{said}");
+    assert!(tvm::check_version(version(14)).is_err());
+}
+
+#[test]
+fn targets_are_checked_by_name() {
+    tvm::load_compiler().unwrap();
+    let target = tvm::target::parse("llvm -mcpu=znver4 -num-cores 2", 1).unwrap();
+    assert_eq!(target.n_cores, 2);
+    assert!(target.json.contains("znver4"));
+    assert_eq!(tvm::target::parse("{\"kind\": \"llvm\", \"mcpu\": \"znver3\"}", 3).unwrap().n_cores, 3);
+    for (wrong, near) in [
+        ("llvn", "llvm"),
+        ("llvm -mcpu=znver44", "znver4"),
+        ("llvm -mcpuu=znver4", "mcpu"),
+        ("{", "JSON"),
+        ("", "host"),
+        ("llvm x", "option"),
+    ] {
+        let said = tvm::target::parse(wrong, 1).err().unwrap_or_else(|| panic!("{wrong} was taken")).to_string();
+        assert!(said.contains(near), "{wrong}: {said}");
+    }
+}
+
+#[test]
+fn containers_and_callbacks_cross_the_border() {
+    tvm::load_runtime().unwrap();
+    let array = ffi::array(&[1i64, 2, 3]).unwrap();
+    let back: Vec<i64> = ffi::items(&array).unwrap().iter().map(|i| ffi::integer(i).unwrap()).collect();
+    assert_eq!(back, [1, 2, 3]);
+    let double = ffi::func(|a| Ok((2 * ffi::integer(&a[0].into())?).into()));
+    assert_eq!(ffi::integer(&double.call_packed(&[tvm_ffi::AnyView::from(&21i64)]).unwrap()).unwrap(), 42);
+    let panics = ffi::func(|_| panic!("inside"));
+    assert!(panics.call_packed(&[]).is_err());
+}
