@@ -174,8 +174,8 @@ fn weights_survive_a_file_and_damage_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("w.safetensors");
     let all = vec![
-        Weight { name: "a.w0".into(), shape: vec![2, 3], data: vec![1.0, -2.5, 3.0, 0.0, f32::MIN, 7.25] },
-        Weight { name: "b".into(), shape: vec![], data: vec![4.0] },
+        Weight { name: "a.w0".into(), shape: vec![2, 3], values: vec![1.0, -2.5, 3.0, 0.0, f32::MIN, 7.25] },
+        Weight { name: "b".into(), shape: vec![], values: vec![4.0] },
     ];
     weights::write(&path, &all).unwrap();
     assert_eq!(weights::read(&path).unwrap(), all);

@@ -133,7 +133,7 @@ impl Model {
     pub fn weights(&self) -> Result<Vec<Weight>> {
         let one = |(name, v): (&String, &Variable)| {
             let flat = v.tensor.detach().to_device(Device::Cpu).f_reshape([-1]).map_err(failed)?;
-            Ok(Weight { name: name.clone(), shape: v.tensor.size(), data: Vec::try_from(flat).map_err(failed)? })
+            Ok(Weight { name: name.clone(), shape: v.tensor.size(), values: Vec::try_from(flat).map_err(failed)? })
         };
         self.variables.iter().map(one).collect()
     }
@@ -147,7 +147,7 @@ impl Model {
             if w.shape != v.tensor.size() {
                 return invalid(format!("the saved {name} has shape {:?}, the model needs {:?}: they belong to another model", w.shape, v.tensor.size()));
             }
-            let loaded = Tensor::from_slice(&w.data).f_view(&w.shape[..]).map_err(failed)?.to_device(v.tensor.device());
+            let loaded = Tensor::from_slice(&w.values).f_view(&w.shape[..]).map_err(failed)?.to_device(v.tensor.device());
             v.tensor = loaded.set_requires_grad(v.trained);
         }
         Ok(())

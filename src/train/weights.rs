@@ -14,7 +14,7 @@ use std::path::Path;
 pub struct Weight {
     pub name: String,
     pub shape: Vec<i64>,
-    pub data: Vec<f32>,
+    pub values: Vec<f32>,
 }
 
 /// Headers and files beyond this are not ours.
@@ -25,7 +25,7 @@ pub fn write(path: &Path, weights: &[Weight]) -> Result<()> {
     let mut header = Map::new();
     let mut at = 0;
     for w in weights {
-        let end = at + 4 * w.data.len();
+        let end = at + 4 * w.values.len();
         header.insert(w.name.clone(), json!({"dtype": "F32", "shape": w.shape, "data_offsets": [at, end]}));
         at = end;
     }
@@ -40,7 +40,7 @@ pub fn write(path: &Path, weights: &[Weight]) -> Result<()> {
     out.write_all(&(text.len() as u64).to_le_bytes()).context(what)?;
     out.write_all(text.as_bytes()).context(what)?;
     for w in weights {
-        let bytes: Vec<u8> = w.data.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let bytes: Vec<u8> = w.values.iter().flat_map(|v| v.to_le_bytes()).collect();
         out.write_all(&bytes).context(what)?;
     }
     out.flush().context(what)?;
@@ -72,7 +72,7 @@ pub fn read(path: &Path) -> Result<Vec<Weight>> {
         let bytes = place.and_then(|(a, b)| data.get(a..b)).filter(|b| Some(b.len() as i64) == n);
         let Some(bytes) = bytes else { return invalid(damaged(&format!("{name} does not fit its place"))) };
         let data = bytes.as_chunks::<4>().0.iter().map(|c| f32::from_le_bytes(*c)).collect();
-        weights.push(Weight { name: name.clone(), shape, data });
+        weights.push(Weight { name: name.clone(), shape, values: data });
     }
     Ok(weights)
 }
