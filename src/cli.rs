@@ -179,6 +179,9 @@ struct TuneArgs {
     /// What follows the operator in its model, fused into the kernel: any of scale,bias,residual,relu
     #[arg(long, default_value = "", value_name = "PART,…")]
     epilogue: String,
+    /// Store images as [n, c, h, w]; without it channels come last, which schedules like better
+    #[arg(long)]
+    channels_first: bool,
     /// Append the best to a MetaSchedule JSON database in this folder
     #[arg(long)]
     database: Option<PathBuf>,
@@ -458,7 +461,10 @@ fn tune_verb(args: &TuneArgs) -> Result<Exit> {
     if args.trials == 0 || args.target.threads == 0 {
         return invalid("--trials and --threads must be at least 1");
     }
-    let nest = lower::lower(&operator, &binding)?.with_epilogue(epilogue(&args.epilogue)?, 1);
+    let mut nest = lower::lower(&operator, &binding)?.with_epilogue(epilogue(&args.epilogue)?, 1);
+    if !args.channels_first {
+        nest = lower::layout::channels_last(&nest).0;
+    }
     let n_macs = nest.n_macs();
     let task = Task { nest, target: args.target.target.clone(), n_threads: args.target.threads };
     let mut options = Options::new(args.trials, args.seed);

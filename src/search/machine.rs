@@ -253,7 +253,9 @@ impl Evaluator for Machine {
         let n: i64 = set.input().iter().product::<i64>() * i64::from(self.spec.target.batch);
         let input = values(n as usize, child_seed(self.spec.seed, "input"));
         let file = self.work.path().join("input");
-        write_values(&file, &input)?;
+        let [c, h, w] = set.input();
+        let shape = [i64::from(self.spec.target.batch), c, h, w];
+        write_values(&file, &model::transpose(&input, &shape, &[0, 2, 3, 1]))?;
         let mut programs: Vec<Result<(Program, usize), Failure>> = Vec::new();
         let mut max_error: Option<f64> = None;
         for deployment in models {
