@@ -126,6 +126,18 @@ impl Child {
         }
     }
 
+    /// The next answer if one comes within `wait`; the child goes on otherwise. On any other fault it is killed.
+    pub fn poll<A: DeserializeOwned>(&mut self, wait: Duration) -> Result<Option<A>, Fault> {
+        match self.answers.recv_timeout(wait) {
+            Ok(line) => serde_json::from_str(&line).map(Some).map_err(|_| {
+                self.kill();
+                Fault::Garbled { line }
+            }),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(self.ended()),
+        }
+    }
+
     /// Sends a request and waits for its one answer.
     pub fn ask<Q: Serialize, A: DeserializeOwned>(&mut self, request: &Q, timeout: Duration) -> Result<A, Fault> {
         self.send(request)?;

@@ -9,6 +9,8 @@ mod te;
 mod torch;
 mod tune;
 mod train;
+#[cfg(feature = "torch")]
+mod trainer;
 mod store;
 mod search;
 mod report;
