@@ -172,7 +172,7 @@ mod operators {
 
     /// Channels last, staged and with an epilogue, against the nest as it is written.
     fn agree_in_both_layouts(label: &str, operator: &Operator, binding: &Binding) {
-        let nest = lower(operator, binding).unwrap().with_epilogue(Epilogue { bias: true, residual: false, relu: true }, 1);
+        let nest = lower(operator, binding).unwrap().with_epilogue(Epilogue { bias: true, residual: false, relu: true, scale: true }, 1);
         let data = random_values(&nest, 3);
         let expected = interp(&nest, &data.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
         let (last, orders) = channels_last(&nest);
