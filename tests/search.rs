@@ -69,7 +69,7 @@ impl Evaluator for Fake {
             self.step()?;
             self.trained.push(job.number);
             let size: u64 = job.nests.iter().map(LoopNest::n_weights).sum();
-            let accuracy = 0.9 - 0.1 * (1.0 - size as f64 / 119_808.0).max(0.0).powi(4);
+            let accuracy = 0.9 - 0.012 * (1.0 - size as f64 / 119_808.0).max(0.0).powi(2);
             on_epoch(job, &Epoch { n_seen: job.n_samples, n_samples: job.n_samples, loss: 1.0, accuracy, n_test: 10, secs: 1.0 })?;
             outcomes.push(match job.milestones.iter().find(|m| accuracy < m.1) {
                 Some(&(n_seen, least)) => train::Outcome::StoppedEarly { n_seen, least, accuracy },

@@ -162,7 +162,7 @@ mod real {
     }
 
     fn small() -> Task {
-        let nest = conv2d(8, 4, 6, 6, 3).with_epilogue(Epilogue { bias: true, residual: true, relu: true, scale: false }, 1);
+        let nest = conv2d(8, 4, 6, 6, 3).with_epilogue(Epilogue { scale: true, bias: true, residual: true, relu: true }, 1);
         Task { nest: channels_last(&nest).0, target: "host".into(), n_threads: 1 }
     }
 
