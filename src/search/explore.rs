@@ -119,7 +119,7 @@ impl Study<'_> {
 
     fn count_refusals(&mut self) -> Result<()> {
         let refused = std::mem::take(&mut self.synthesizer.refused);
-        self.store.add_counts("walk", refused)
+        self.store.add_counts(PRUNED, refused)
     }
 
     /// Quick tuning; false when the trial is settled by it.

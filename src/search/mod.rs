@@ -41,6 +41,8 @@ const WORTH_TRAINING: f64 = 0.9;
 const HOPELESS_ACCURACY: f64 = 0.06;
 /// The share of time left that the final phase may overrun its estimate by.
 const SAFETY: f64 = 1.15;
+/// Looking at a test picture takes one so-manieth of learning from a training picture.
+const FORWARD_SHARE: u64 = 3;
 /// The fact under which the baseline's quickly tuned slot times are kept, in seconds by slot name.
 const QUICK_SLOTS: &str = "quick slots";
 /// Operators refused in a row after which the space counts as exhausted.
@@ -86,7 +88,7 @@ struct Rates {
 }
 
 impl Rates {
-    /// Seconds one picture takes one trainer.
+    /// Seconds one training picture takes one trainer, start-up included.
     fn per_picture(&self) -> f64 {
         if self.n_trained == 0 { 1e-3 } else { self.train_secs / self.n_trained as f64 }
     }
@@ -263,9 +265,11 @@ impl<'a> Study<'a> {
         let start = Instant::now();
         let (store, progress) = (&self.store, &self.progress);
         let mut n_epochs: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut n_equivalent: u64 = 0;
         let outcomes = self.evaluator.train(&jobs, &mut |job, epoch| {
             let number = n_epochs.entry(job.number).or_default();
             *number += 1;
+            n_equivalent += epoch.n_test as u64 / FORWARD_SHARE;
             progress.status(format!("trial {}: {:.1} % after {} of {} pictures", job.number, epoch.accuracy * 100.0, epoch.n_seen, epoch.n_samples));
             let row = crate::store::Epoch {
                 training: kind,
@@ -278,9 +282,10 @@ impl<'a> Study<'a> {
             store.record_epoch(job.number, &row)
         })?;
         if outcomes.iter().all(|o| matches!(o, Trained::Done { .. })) {
-            let rounds = jobs.len().div_ceil(self.evaluator.n_parallel()) as f64;
+            let side_by_side = self.evaluator.n_parallel().min(jobs.len()) as u64;
+            n_equivalent += jobs.iter().map(|j| j.n_samples).sum::<u64>();
             self.rates.train_secs += start.elapsed().as_secs_f64();
-            self.rates.n_trained += (rounds * jobs[0].n_samples as f64) as u64;
+            self.rates.n_trained += n_equivalent / side_by_side;
             self.store.save_fact("rates", &self.rates)?;
         }
         if outcomes.contains(&Trained::Interrupted) {

@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Walks without a new operator after which a space is called exhausted.
-const MAX_WALKS: usize = 2_000_000;
+const MAX_WALKS: usize = 300_000;
 
 /// What operators are asked for.
 #[derive(Clone, Debug)]
@@ -91,7 +91,7 @@ impl Synthesizer {
         self.seen.insert(id);
     }
 
-    /// The next new operator; `None` when two million walks found none.
+    /// The next new operator; `None` when 300,000 walks found none.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Option<Operator> {
         for _ in 0..MAX_WALKS {
