@@ -7,6 +7,7 @@ mod lower;
 mod te;
 #[cfg(feature = "torch")]
 mod torch;
+mod torch_py;
 mod tune;
 mod train;
 #[cfg(feature = "torch")]
