@@ -435,25 +435,37 @@ fn epilogue(parts: &str) -> Result<Epilogue> {
     Ok(epilogue)
 }
 
-/// Raised by the first Ctrl-C; a second one, or a work that does not heed the first, ends the process.
-fn stop_flag() -> Result<Arc<AtomicBool>> {
+/// Long work that Ctrl-C ends: a flag that the work looks at, and one private folder for all temporary files.
+struct Interruptible {
+    stop: Arc<AtomicBool>,
+    _folder: tempfile::TempDir,
+}
+
+/// The first Ctrl-C raises the flag; work that does not heed it in time, or a second Ctrl-C, ends the process and its files.
+fn interruptible() -> Result<Interruptible> {
+    let folder = tempfile::Builder::new().prefix("syntune-").tempdir();
+    let folder = folder.context(|| "making a temporary folder; set TMPDIR to a folder with space".into())?;
+    let path = folder.path().to_path_buf();
+    let _ = tempfile::env::override_temp_dir(&path);
     let stop = Arc::new(AtomicBool::new(false));
     let raised = stop.clone();
+    let end = move || {
+        let _ = std::fs::remove_dir_all(&path);
+        eprintln!("syntune: interrupted; what was measured is kept");
+        std::process::exit(130);
+    };
     let handler = move || {
         if raised.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
+            end();
         }
-        let raised = raised.clone();
+        let end = end.clone();
         std::thread::spawn(move || {
             std::thread::sleep(GRACE);
-            if raised.load(Ordering::Relaxed) {
-                eprintln!("syntune: interrupted; what was measured is kept");
-                std::process::exit(130);
-            }
+            end();
         });
     };
     ctrlc::set_handler(handler).map_err(|e| Error::Invalid(format!("Ctrl-C cannot be handled ({e}): run in an ordinary terminal")))?;
-    Ok(stop)
+    Ok(Interruptible { stop, _folder: folder })
 }
 
 fn tune_verb(args: &TuneArgs) -> Result<Exit> {
@@ -474,7 +486,8 @@ fn tune_verb(args: &TuneArgs) -> Result<Exit> {
         other => return invalid(format!("--strategy: {other:?} is unknown: use random or evolution")),
     };
     options.limit_secs = args.minutes.map_or(f64::MAX, |m| m * 60.0);
-    options.stop = stop_flag()?;
+    let work = interruptible()?;
+    options.stop = work.stop.clone();
     let mut runner = LocalRunner::new(Limits::default())?;
     runner.target(&task.target, task.n_threads)?;
     let talk = std::io::stderr().is_terminal();
@@ -535,8 +548,8 @@ fn train_verb(args: &TrainArgs) -> Result<Exit> {
     let slots = slots_of(&spec, &args.spec)?;
     let operator = args.operator.as_deref().map(read_operator).transpose()?;
     let nests = slots.nests(operator.as_ref(), i64::from(spec.train.batch))?;
-    let stop = stop_flag()?;
-    let mut machine = Machine::for_training(&spec, stop)?;
+    let work = interruptible()?;
+    let mut machine = Machine::for_training(&spec, work.stop.clone())?;
     let n_samples = args.samples.unwrap_or_else(|| u64::from(spec.train.epochs) * machine.n_train());
     let job = Job { number: 0, nests, n_samples, milestones: vec![], save: args.save.clone() };
     if args.format == Format::Csv {
@@ -564,10 +577,10 @@ fn search_verb(args: &SearchArgs) -> Result<Exit> {
     spec.seed = args.seed.unwrap_or(spec.seed);
     spec.check()?;
     slots_of(&spec, &args.spec)?;
-    let stop = stop_flag()?;
+    let work = interruptible()?;
     let store = Store::open_or_create(&args.store, &spec)?;
-    let mut machine = Machine::new(&spec, &args.store, stop.clone())?;
-    let outcome = Study::new(spec, store, &mut machine, stop, args.quiet)?.run()?;
+    let mut machine = Machine::new(&spec, &args.store, work.stop.clone())?;
+    let outcome = Study::new(spec, store, &mut machine, work.stop.clone(), args.quiet)?.run()?;
     let store = Store::open_read(&args.store)?;
     report::report(&store, View::Summary, args.format, &mut std::io::stdout().lock())?;
     if !args.quiet {

@@ -7,6 +7,7 @@ mod lower;
 mod te;
 #[cfg(feature = "torch")]
 mod torch;
+mod torch_py;
 mod tune;
 mod train;
 #[cfg(feature = "torch")]
@@ -14,5 +15,6 @@ mod trainer;
 mod store;
 mod search;
 mod report;
+mod cli;
 mod layers;
 mod util;

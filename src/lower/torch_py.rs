@@ -10,7 +10,7 @@ use std::fmt::Write;
 pub fn torch_py(nest: &LoopNest) -> Result<String> {
     let plan = Plan::new(nest)?;
     let doubled = twice_the_batch(nest).map(|n| Plan::new(&n)).transpose()?;
-    let batch = doubled.filter(|d| d.steps.len() == plan.steps.len() && !d.steps.iter().zip(&plan.steps).any(|(a, b)| differ(a, b)));
+    let batch = doubled.filter(|d| plan.steps.len() == d.steps.len() && !plan.steps.iter().zip(&d.steps).any(|(a, b)| differ(a, b)));
     let n = nest.tensors.iter().find(|t| t.role == Role::Input).map_or(1, |t| t.shape[0]);
     let given: Vec<usize> = (0..nest.tensors.len()).filter(|&t| matches!(nest.tensors[t].role, Role::Input | Role::Weight)).collect();
     let inputs: Vec<&str> = given.iter().map(|&t| &nest.tensors[t]).filter(|t| t.role == Role::Input).map(|t| t.name.as_str()).collect();

@@ -11,8 +11,11 @@ impl Study<'_> {
         let n = self.spec.train.n_finalists as u64;
         let rounds = (n + 1).div_ceil(self.evaluator.n_parallel() as u64);
         let train = rounds as f64 * self.full_samples() as f64 * self.rates.per_picture();
-        let n_workloads = self.slots.model(None, 1)?.workloads().len() as f64;
-        let tune = (n + 1) as f64 * n_workloads * f64::from(self.spec.tune.trials) * self.rates.per_schedule();
+        let model = self.slots.model(None, 1)?;
+        let workloads = model.workloads();
+        let n_in_slots = workloads.iter().filter(|(_, call)| call.slot.is_some()).count() as u64;
+        let n_workloads = workloads.len() as u64 + n * n_in_slots;
+        let tune = (n_workloads * u64::from(self.spec.tune.trials)) as f64 * self.rates.per_schedule();
         Ok((train + tune) * SAFETY + 15.0)
     }
 

@@ -59,7 +59,11 @@ impl Model {
                     Fill::Constant(v) => vec![v; n],
                     Fill::Normal(std) => normal(seed, &name(part), n).into_iter().map(|v| v * std as f32).collect(),
                 };
-                let tensor = Tensor::from_slice(&data).f_view(shape).map_err(failed)?.to_device(device).set_requires_grad(trained);
+                let mut tensor = Tensor::from_slice(&data).f_view(shape).map_err(failed)?.to_device(device);
+                if shape.len() == 4 && matches!(layer.op, Op::Conv2d { .. }) {
+                    tensor = channels_last(&tensor).map_err(failed)?;
+                }
+                let tensor = tensor.set_requires_grad(trained);
                 model.variables.insert(name(part), Variable { tensor, trained, decays });
                 Ok::<(), Error>(())
             };
@@ -90,6 +94,10 @@ impl Model {
         Ok(model)
     }
 
+    pub fn device(&self) -> Device {
+        self.variables.values().next().map_or(Device::Cpu, |v| v.tensor.device())
+    }
+
     fn variable(&self, layer: &Layer, part: &str) -> &Tensor {
         &self.variables[&format!("{}.{part}", layer.name)].tensor
     }
@@ -99,8 +107,10 @@ impl Model {
         (0..n).map(|i| self.variable(layer, &format!("w{i}"))).collect()
     }
 
-    /// Logits `[n, classes]` of pictures `[n, c, h, w]`. In training, batch norms use and update batch statistics.
-    pub fn forward(&self, x: &Tensor, training: bool) -> Result<Tensor> {
+    /// Logits `[n, classes]`, f32, of pictures `[n, c, h, w]`. In training, batch norms use and update batch statistics.
+    /// `kind` is what convolutions, operators and activations compute in; variables, statistics and the classifier stay f32.
+    pub fn forward(&self, x: &Tensor, training: bool, kind: Kind) -> Result<Tensor> {
+        let x = &channels_last(x).map_err(failed)?.to_kind(kind);
         let mut values: Vec<Tensor> = Vec::with_capacity(self.backbone.layers.len());
         for layer in &self.backbone.layers {
             let at = |i: usize| &values[layer.inputs[i]];
@@ -112,15 +122,16 @@ impl Model {
                         .map_err(failed)?
                 }
                 Op::Conv2d { stride, padding, groups, .. } => {
-                    let weight = self.variable(layer, "weight");
-                    at(0).f_conv2d(weight, None::<&Tensor>, [stride], [padding], [1], groups).map_err(failed)?
+                    let weight = self.variable(layer, "weight").to_kind(kind);
+                    at(0).f_conv2d(&weight, None::<&Tensor>, [stride], [padding], [1], groups).map_err(failed)?
                 }
                 Op::Slot { index, .. } => {
+                    let weights: Vec<Tensor> = self.slot_weights(layer, index).into_iter().map(|w| w.to_kind(kind)).collect();
                     let mut arguments = vec![at(0)];
-                    arguments.extend(self.slot_weights(layer, index));
+                    arguments.extend(&weights);
                     self.ops[index].forward(&arguments)?
                 }
-                Op::Linear { .. } => at(0).f_linear(self.variable(layer, "weight"), Some(self.variable(layer, "bias"))).map_err(failed)?,
+                Op::Linear { .. } => at(0).to_kind(Kind::Float).f_linear(self.variable(layer, "weight"), Some(self.variable(layer, "bias"))).map_err(failed)?,
                 Op::Relu => at(0).f_relu().map_err(failed)?,
                 _ => plain(layer, x, at).map_err(failed)?,
             };
@@ -263,6 +274,11 @@ impl Folded<'_> {
         }
         values.pop().flatten().map_or_else(|| invalid("a backbone without layers gives nothing: add layers"), Ok)
     }
+}
+
+/// The same pictures with channels innermost in memory, which libtorch's convolutions prefer (1.2 to 1.3 times as fast in training).
+fn channels_last(x: &Tensor) -> Result<Tensor, TchError> {
+    x.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])
 }
 
 /// Layers without variables.

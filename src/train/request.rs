@@ -7,6 +7,17 @@ use crate::lower::{LoopNest, Role};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// What a training computes in. Variables, statistics and the last evaluation are f32 always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// bf16 where the processor multiplies it in hardware, else f32.
+    #[default]
+    Auto,
+    F32,
+    Bf16,
+}
+
 /// How a model is trained: cross-entropy, SGD with Nesterov momentum, linear warm-up, then a cosine to zero.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -29,6 +40,7 @@ pub struct Recipe {
     pub n_evaluations: u64,
     /// Test pictures used by all evaluations but the last, which uses all. 0: all.
     pub n_test: usize,
+    pub precision: Precision,
 }
 
 /// Found on Fashion-MNIST with resnet-small; see [`Recipe::of`].
@@ -46,6 +58,7 @@ impl Default for Recipe {
             flip: true,
             n_evaluations: 5,
             n_test: 2000,
+            precision: Precision::Auto,
         }
     }
 }

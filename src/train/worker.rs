@@ -2,7 +2,7 @@
 
 use super::data::{Data, Pictures};
 use super::model::{Model, failed};
-use super::request::{Answer, Epoch, ForwardRequest, LatencyRequest, Recipe, Request, TrainRequest, check_slots};
+use super::request::{Answer, Epoch, ForwardRequest, LatencyRequest, Precision, Recipe, Request, TrainRequest, check_slots};
 use super::{cuda, weights};
 use crate::child;
 use crate::error::{Result, invalid};
@@ -151,6 +151,7 @@ fn train(request: &TrainRequest, answer: &mut dyn FnMut(&Answer)) -> Result<()> 
             request.data.set.n_classes()
         ));
     }
+    let kind = kind(recipe.precision, device);
     let mut model = Model::new(&request.backbone, &request.nests, request.seed, device)?;
     let mut sgd = Sgd { momenta: vec![] };
     let levels = levels(&data.train);
@@ -175,7 +176,7 @@ fn train(request: &TrainRequest, answer: &mut dyn FnMut(&Answer)) -> Result<()> 
         batches.fill(recipe, &mut pixels, &mut labels);
         let x = Tensor::from_slice(&pixels).f_view(shape).map_err(failed)?.to_device(device);
         let y = Tensor::from_slice(&labels).to_device(device);
-        let logits = model.forward(&x, true)?;
+        let logits = model.forward(&x, true, kind)?;
         let loss = logits.f_cross_entropy_loss(&y, None::<&Tensor>, Reduction::Mean, -100, recipe.label_smoothing).map_err(failed)?;
         loss.f_backward().map_err(failed)?;
         tch::no_grad(|| sgd.step(&mut model, recipe, rate(recipe, step - 1))).map_err(failed)?;
@@ -192,7 +193,7 @@ fn train(request: &TrainRequest, answer: &mut dyn FnMut(&Answer)) -> Result<()> 
         pulse.beat(n_seen, answer);
         if stops.contains(&step) {
             let n_test = if step == n_steps || recipe.n_test == 0 { data.test.len() } else { recipe.n_test.min(data.test.len()) };
-            let accuracy = evaluate(&model, &data, &levels, shape, n_test, device, &mut || pulse.beat(n_seen, answer))?;
+            let accuracy = evaluate(&model, &data, &levels, shape, n_test, if step == n_steps { Kind::Float } else { kind }, &mut || pulse.beat(n_seen, answer))?;
             let loss = loss_sum / f64::from(n_losses.max(1));
             (loss_sum, n_losses) = (0.0, 0);
             answer(&Answer::Epoch(Epoch { n_seen, n_samples: recipe.n_samples, loss, accuracy, n_test, secs: start.elapsed().as_secs_f64() }));
@@ -210,9 +211,20 @@ fn train(request: &TrainRequest, answer: &mut dyn FnMut(&Answer)) -> Result<()> 
     Ok(())
 }
 
+/// bf16 multiplies pay off where the processor has them; emulated they are slower than f32.
+fn kind(precision: Precision, device: Device) -> Kind {
+    match precision {
+        Precision::F32 => Kind::Float,
+        Precision::Bf16 => Kind::BFloat16,
+        Precision::Auto if device.is_cuda() || std::arch::is_x86_feature_detected!("avx512bf16") => Kind::BFloat16,
+        Precision::Auto => Kind::Float,
+    }
+}
+
 /// Fraction of the first `n_test` test pictures classified correctly; the last batch is padded with the first picture.
-fn evaluate(model: &Model, data: &Data, levels: &[[f32; 256]], shape: [i64; 4], n_test: usize, device: Device, beat: &mut dyn FnMut()) -> Result<f64> {
+fn evaluate(model: &Model, data: &Data, levels: &[[f32; 256]], shape: [i64; 4], n_test: usize, kind: Kind, beat: &mut dyn FnMut()) -> Result<f64> {
     let batch = shape[0] as usize;
+    let device = model.device();
     let mut n_right = 0;
     let mut pixels = Vec::new();
     for first in (0..n_test).step_by(batch) {
@@ -222,7 +234,7 @@ fn evaluate(model: &Model, data: &Data, levels: &[[f32; 256]], shape: [i64; 4], 
             picture(&data.test, levels, if i < here { first + i } else { 0 }, (0, 0, false), &mut pixels);
         }
         let x = Tensor::from_slice(&pixels).f_view(shape).map_err(failed)?.to_device(device);
-        let found = tch::no_grad(|| model.forward(&x, false))?.f_argmax(1, false).map_err(failed)?.to_device(Device::Cpu);
+        let found = tch::no_grad(|| model.forward(&x, false, kind))?.f_argmax(1, false).map_err(failed)?.to_device(Device::Cpu);
         let found: Vec<i64> = Vec::try_from(found).map_err(failed)?;
         n_right += found[..here].iter().zip(&data.test.labels[first..first + here]).filter(|(a, b)| **a == i64::from(**b)).count();
         beat();
@@ -296,7 +308,7 @@ fn forward(request: &ForwardRequest, answer: &mut dyn FnMut(&Answer)) -> Result<
     model.load(&weights::read(&request.weights)?)?;
     let x = Tensor::from_slice(&request.input).f_view([n, c, h, w]).map_err(failed)?;
     let _no_grad = tch::no_grad_guard();
-    let logits = if request.folded { model.folded()?.forward(&x)? } else { model.forward(&x, false)? };
+    let logits = if request.folded { model.folded()?.forward(&x)? } else { model.forward(&x, false, Kind::Float)? };
     let flat = logits.f_reshape([-1]).map_err(failed)?;
     answer(&Answer::Outputs { logits: Vec::try_from(flat).map_err(failed)? });
     Ok(())
