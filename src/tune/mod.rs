@@ -289,5 +289,6 @@ fn keep(library: &Path, folder: &Path, hash: u64) -> Result<PathBuf> {
 /// As [`Tuner::run`].
 pub fn tune_nest(task: &Task, options: Options, on_measurement: &mut dyn FnMut(&Measurement)) -> Result<Outcome> {
     let mut runner = LocalRunner::new(Limits::default())?;
+    runner.stop_with(options.stop.clone());
     Tuner::new(&mut runner, task.clone(), options).run(on_measurement)
 }
