@@ -12,6 +12,10 @@ use std::time::Instant;
 pub const TOLERANCE: f64 = 1e-4;
 /// Samples are stable when their median is this close to the least.
 const STABLE: f64 = 0.02;
+/// A sample with less than this part of the greatest share of processor time was disturbed.
+const UNDISTURBED: f64 = 0.97;
+/// On a busy machine a measurement may take this many times its budget.
+const PATIENCE: f64 = 4.0;
 /// Nests with fewer multiply-adds are interpreted whole; larger ones at chosen positions.
 const WHOLE_MACS: u64 = 2_000_000;
 const N_POSITIONS: usize = 200;
@@ -39,25 +43,45 @@ pub fn time(effort: &Effort, mut call: impl FnMut() -> Result<()>) -> Result<Vec
         return Ok(first);
     }
     let mut n_calls = 1;
-    let mut samples: Vec<f64> = Vec::new();
+    let mut samples: Vec<Sample> = Vec::new();
     loop {
-        let start = Instant::now();
+        let (start, cpu) = (Instant::now(), cpu_secs());
         for _ in 0..n_calls {
             call()?;
         }
-        let sample = start.elapsed().as_secs_f64();
-        if samples.is_empty() && sample < effort.sample_secs / 2.0 {
+        let (secs, cpu) = (start.elapsed().as_secs_f64(), cpu_secs() - cpu);
+        if samples.is_empty() && secs < effort.sample_secs / 2.0 {
             // this round was the warm-up; the next is as long as asked
-            let factor = (effort.sample_secs / sample.max(1e-9)).ceil();
+            let factor = (effort.sample_secs / secs.max(1e-9)).ceil();
             n_calls = (f64::from(n_calls) * factor).clamp(1.0, 1e6) as i32;
             continue;
         }
-        samples.push(sample / f64::from(n_calls));
-        let n = samples.len();
-        if n >= effort.max_samples || (n >= effort.min_samples && (begin.elapsed().as_secs_f64() > effort.budget_secs || stable(&samples))) {
-            return Ok(samples);
+        samples.push(Sample { secs: secs / f64::from(n_calls), cpu_share: cpu / secs });
+        let clean = undisturbed(&samples);
+        let spent = begin.elapsed().as_secs_f64();
+        let enough = clean.len() >= effort.min_samples && (spent > effort.budget_secs || stable(&clean) || clean.len() >= effort.max_samples);
+        if enough || (samples.len() >= effort.min_samples && spent > PATIENCE * effort.budget_secs) {
+            return Ok(clean);
         }
     }
+}
+
+struct Sample {
+    secs: f64,
+    /// Processor time over wall clock, all threads.
+    cpu_share: f64,
+}
+
+/// Samples during which other processes took the processor away are left out: their share of processor time is lower.
+fn undisturbed(samples: &[Sample]) -> Vec<f64> {
+    let full = samples.iter().map(|s| s.cpu_share).fold(0.0, f64::max);
+    samples.iter().filter(|s| s.cpu_share >= UNDISTURBED * full).map(|s| s.secs).collect()
+}
+
+/// Processor time of this process so far, in seconds.
+fn cpu_secs() -> f64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    now.tv_sec as f64 + now.tv_nsec as f64 * 1e-9
 }
 
 fn stable(samples: &[f64]) -> bool {
