@@ -489,6 +489,7 @@ fn tune_verb(args: &TuneArgs) -> Result<Exit> {
     let work = interruptible()?;
     options.stop = work.stop.clone();
     let mut runner = LocalRunner::new(Limits::default())?;
+    runner.stop_with(work.stop.clone());
     runner.target(&task.target, task.n_threads)?;
     let talk = std::io::stderr().is_terminal();
     let (mut n, mut best) = (0, f64::INFINITY);

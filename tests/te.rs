@@ -9,7 +9,8 @@ use syntune::tvm::{self, Buffer, Kernel, ffi};
 
 fn through_tvm(nest: &LoopNest, arguments: &[Vec<f32>]) -> Vec<f32> {
     let module = module(nest).unwrap();
-    let target = tvm::target::parse("host", 1).unwrap();
+    // unoptimised: what is tested is the program, and LLVM would take most of the time
+    let target = tvm::target::parse("llvm -opt-level=0", 1).unwrap();
     let (built, _) = tvm::build::compile(&module, &target).unwrap();
     let kernel = Kernel::jit(built).unwrap();
     let mut given = arguments.iter();

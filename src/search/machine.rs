@@ -62,7 +62,8 @@ impl Machine {
         let set = DataSet::named(spec.data.name.name())?;
         let source = Source { set, folder: spec.data.path.clone() };
         let n_train = source.read()?.train.labels.len() as u64;
-        let runner = LocalRunner::new(Limits::default())?;
+        let mut runner = LocalRunner::new(Limits::default())?;
+        runner.stop_with(stop.clone());
         let work = tempfile::Builder::new().prefix("syntune-").tempdir().context(|| "making a temporary folder; set TMPDIR to a folder with space".into())?;
         let database = work.path().join("metaschedule");
         Ok(Machine { spec: spec.clone(), runner, trainer: Trainer::default(), source, n_train, work, database, stop })

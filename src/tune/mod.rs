@@ -33,7 +33,7 @@ use std::time::Instant;
 const ROUNDS_WITHOUT_NEWS: usize = 8;
 /// Measured again at the end.
 const N_FINALISTS: usize = 3;
-/// A candidate slower than this many times the best gets one sample.
+/// A candidate slower than this many times the best is called three times only.
 const HOPELESS: f64 = 2.0;
 
 /// What a search may spend.
@@ -59,7 +59,7 @@ impl Options {
     pub fn new(n_trials: usize, seed: u64) -> Options {
         Options {
             n_trials,
-            batch: 8,
+            batch: if n_trials <= 32 { 4 } else { 8 },
             strategy: StrategyKind::default(),
             seed,
             limit_secs: f64::MAX,
@@ -169,7 +169,7 @@ impl<'a> Tuner<'a> {
     pub fn run(mut self, on_measurement: &mut dyn FnMut(&Measurement)) -> Result<Outcome> {
         let start = Instant::now();
         let spaces = self.runner.spaces(&self.task)?;
-        let mut strategy = self.options.strategy.start(&spaces, child_seed(self.options.seed, "tune"));
+        let mut strategy = self.options.strategy.start(&spaces, self.options.n_trials, child_seed(self.options.seed, "tune"));
         self.measured.iter().for_each(|m| strategy.tell(m));
         let stop = loop {
             let n_left = self.options.n_trials.saturating_sub(self.measured.len());
@@ -222,7 +222,7 @@ impl<'a> Tuner<'a> {
 
     fn measure(&mut self, batch: &[Candidate], on_measurement: &mut dyn FnMut(&Measurement)) -> Result<()> {
         let start = Instant::now();
-        let best = self.measured.iter().map(Measurement::secs).fold(f64::INFINITY, f64::min);
+        let best = self.measured.iter().map(Measurement::rank_secs).fold(f64::INFINITY, f64::min);
         let effort = Effort { hopeless_secs: if best.is_finite() { HOPELESS * best } else { f64::MAX }, ..Effort::QUICK };
         let (measured, cost, stop) = (&mut self.measured, &mut self.cost, &self.options.stop);
         self.runner.measure(&self.task, batch, &effort, &mut |measurement| {
@@ -233,7 +233,7 @@ impl<'a> Tuner<'a> {
         })?;
         self.cost.measure_secs += start.elapsed().as_secs_f64();
         let mut ranked: Vec<usize> = (0..self.measured.len()).collect();
-        ranked.sort_by(|&a, &b| self.measured[a].secs().total_cmp(&self.measured[b].secs()));
+        ranked.sort_by(|&a, &b| self.measured[a].rank_secs().total_cmp(&self.measured[b].rank_secs()));
         for &i in ranked.iter().skip(N_FINALISTS) {
             discard(self.measured[i].library.take());
         }
@@ -244,7 +244,7 @@ impl<'a> Tuner<'a> {
     fn crown(&mut self) -> Result<Option<Best>> {
         let start = Instant::now();
         let mut finalists: Vec<&Measurement> = self.measured.iter().filter(|m| m.result.is_ok()).collect();
-        finalists.sort_by(|a, b| a.secs().total_cmp(&b.secs()));
+        finalists.sort_by(|a, b| a.rank_secs().total_cmp(&b.rank_secs()));
         finalists.truncate(N_FINALISTS);
         let candidates: Vec<Candidate> = finalists.iter().map(|m| Candidate { config: m.config.clone(), hash: m.hash, built: m.library.clone() }).collect();
         let mut again: Vec<Measurement> = Vec::new();
@@ -255,7 +255,7 @@ impl<'a> Tuner<'a> {
             })?;
         }
         let fallback = finalists.first().map(|m| (*m).clone());
-        let winner = again.into_iter().filter(|m| m.result.is_ok()).min_by(|a, b| a.secs().total_cmp(&b.secs())).or(fallback);
+        let winner = again.into_iter().filter(|m| m.result.is_ok()).min_by(|a, b| a.rank_secs().total_cmp(&b.rank_secs())).or(fallback);
         self.cost.final_secs = start.elapsed().as_secs_f64();
         let Some(winner) = winner else { return Ok(None) };
         let library = match (&winner.library, &self.options.artifacts) {
@@ -289,5 +289,6 @@ fn keep(library: &Path, folder: &Path, hash: u64) -> Result<PathBuf> {
 /// As [`Tuner::run`].
 pub fn tune_nest(task: &Task, options: Options, on_measurement: &mut dyn FnMut(&Measurement)) -> Result<Outcome> {
     let mut runner = LocalRunner::new(Limits::default())?;
+    runner.stop_with(options.stop.clone());
     Tuner::new(&mut runner, task.clone(), options).run(on_measurement)
 }

@@ -267,6 +267,10 @@ fn settle(answer: Result<CompileAnswer, Fault>) -> Result<Result<CompileAnswer, 
         Ok(CompileAnswer::Failed(failure)) => Ok(Err(failure)),
         Ok(CompileAnswer::Refused(message)) => Err(Error::Invalid(message)),
         Ok(answer) => Ok(Ok(answer)),
+        Err(Fault::Exited { stderr, .. }) if stderr.contains("No space left") => Err(Error::Invalid(format!(
+            "the disk is full: {}; free some space, or set TMPDIR to a folder that has some; what was measured is kept",
+            std::env::temp_dir().display()
+        ))),
         Err(Fault::Exited { code, stderr }) => Err(Error::Library(format!("the compile worker ended with code {code}: {stderr}; run scripts/setup"))),
         Err(fault) => Ok(Err(fault.into())),
     }

@@ -21,13 +21,14 @@ pub enum StrategyKind {
 }
 
 impl StrategyKind {
-    pub fn start(self, spaces: &[Space], seed: u64) -> Box<dyn Strategy> {
+    /// `n_trials` is what the search may measure in all: a short one starts to evolve earlier.
+    pub fn start(self, spaces: &[Space], n_trials: usize, seed: u64) -> Box<dyn Strategy> {
         let rng = ChaCha8Rng::seed_from_u64(seed);
         match self {
             StrategyKind::Random => Box::new(Random { n_spaces: spaces.len(), rng }),
             StrategyKind::Evolutionary => {
                 let pools = spaces.iter().map(|s| vec![BTreeSet::new(); s.knobs.len()]).collect();
-                Box::new(Evolutionary { spaces: spaces.to_vec(), pools, best: vec![], n_told: 0, rng })
+                Box::new(Evolutionary { spaces: spaces.to_vec(), pools, best: vec![], n_told: 0, n_start: (n_trials / 3).clamp(N_START.0 * spaces.len(), N_START.1 * spaces.len()), rng })
             }
         }
     }
@@ -49,8 +50,8 @@ impl Strategy for Random {
 
 /// Parents kept.
 const N_PARENTS: usize = 8;
-/// Random configs before the first mutation, per space.
-const N_START: usize = 6;
+/// Random configs before the first mutation, per space: a third of the trials, within these.
+const N_START: (usize, usize) = (2, 6);
 /// Share of random configs afterwards: keeps the search from one basin.
 const FRESH: f64 = 0.15;
 /// Share of children that take each decision from one of two parents.
@@ -63,6 +64,7 @@ pub struct Evolutionary {
     pools: Vec<Vec<BTreeSet<Decision>>>,
     best: Vec<(f64, Config)>,
     n_told: usize,
+    n_start: usize,
     rng: ChaCha8Rng,
 }
 
@@ -70,7 +72,7 @@ impl Strategy for Evolutionary {
     fn ask(&mut self, n: usize) -> Vec<Proposal> {
         (0..n)
             .map(|i| {
-                let starting = self.n_told < N_START * self.spaces.len();
+                let starting = self.n_told < self.n_start;
                 if starting || self.best.is_empty() || self.rng.random_bool(FRESH) {
                     let space = if starting { (self.n_told + i) % self.spaces.len() } else { self.rng.random_range(0..self.spaces.len()) };
                     return Proposal::Random { space, seed: self.rng.random() };
@@ -89,7 +91,7 @@ impl Strategy for Evolutionary {
         for (pool, decision) in pools.iter_mut().zip(&config.decisions) {
             pool.insert(decision.clone());
         }
-        let secs = measurement.secs();
+        let secs = measurement.rank_secs();
         if secs.is_finite() {
             self.best.push((secs, config.clone()));
             self.best.sort_by(|a, b| a.0.total_cmp(&b.0));

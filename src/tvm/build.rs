@@ -161,9 +161,7 @@ fn link(object: &Path, library: &Path) -> Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    Err(Error::Library(format!(
-        "linking {} failed: {}; is the disk full?",
-        library.display(),
-        String::from_utf8_lossy(&output.stderr).trim()
-    )))
+    let said = String::from_utf8_lossy(&output.stderr);
+    let source = std::io::Error::other(said.trim().to_string());
+    Err(Error::Io { context: format!("linking {}; is the disk full?", library.display()), source })
 }

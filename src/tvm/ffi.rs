@@ -41,12 +41,13 @@ pub fn function(name: &'static str) -> Result<Function> {
     })
 }
 
-/// Calls a global function; see [`call!`](super::call).
+/// Calls a global function; the macro `call!` is the short form.
 pub fn call(name: &'static str, arguments: &[AnyView]) -> Result<Any> {
     function(name)?.call_packed(arguments).map_err(|e| refused(name, &e))
 }
 
 /// `call!("name", a, b)`: arguments are anything that TVM's FFI knows, taken by reference.
+#[doc(hidden)]
 #[macro_export]
 macro_rules! call {
     ($name:literal $(, $argument:expr)* $(,)?) => {
