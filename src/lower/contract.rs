@@ -155,6 +155,16 @@ impl Builder {
             f.axes.splice(axis..=axis, terms.iter().map(|t| Index::Var(t.0)));
             return true;
         }
+        let (outer, step) = terms[0];
+        if step >= span - (extents[outer] - 1) * step {
+            // blocks that do not overlap: also what a diagonal of windows becomes
+            f.value = self.pad(f.value, axis, 0, extents[outer] * step - span);
+            let mut shape = self.shapes[f.value].clone();
+            shape.splice(axis..=axis, [extents[outer], step]);
+            f.value = self.reshape(f.value, shape);
+            f.axes.splice(axis..=axis, [Index::Var(outer), sum_of(&terms[1..])]);
+            return true;
+        }
         let widest = (0..terms.len()).max_by_key(|&i| extents[terms[i].0]).unwrap_or(0);
         let (l, step) = terms.remove(widest);
         let window = span - (extents[l] - 1) * step;
@@ -163,7 +173,7 @@ impl Builder {
         shape.push(window);
         f.value = self.push(Step::Unfold { x: f.value, axis: axis as i64, size: window, step }, shape);
         f.axes[axis] = Index::Var(l);
-        f.axes.push(terms.iter().fold(Index::Const(0), |sum, &(l, c)| sum.add(Index::Var(l).times(c))));
+        f.axes.push(sum_of(&terms));
         true
     }
 
@@ -337,12 +347,18 @@ fn windows_axis(e: &Index, w: &(usize, usize, i64, usize, i64, i64)) -> bool {
     e.loops() == if w.1 < w.3 { vec![w.1, w.3] } else { vec![w.3, w.1] }
 }
 
-/// Axes that read the same loops, transitively; `None` when all are apart.
+fn sum_of(terms: &[(usize, i64)]) -> Index {
+    terms.iter().fold(Index::Const(0), |sum, &(l, c)| sum.add(Index::Var(l).times(c)))
+}
+
+/// Axes that read the same loops; `None` when all are apart. Those with fewest loops first: joined, a diagonal of windows is then
+/// made of blocks that do not overlap.
 fn shared_axes(f: &Factor) -> Option<Vec<usize>> {
     for a in 0..f.axes.len() {
         let mine = f.axes[a].loops();
-        let together: Vec<usize> = (0..f.axes.len()).filter(|&b| b == a || f.axes[b].loops().iter().any(|l| mine.contains(l))).collect();
+        let mut together: Vec<usize> = (0..f.axes.len()).filter(|&b| b == a || f.axes[b].loops().iter().any(|l| mine.contains(l))).collect();
         if together.len() > 1 {
+            together.sort_by_key(|&b| f.axes[b].loops().len());
             return Some(together);
         }
     }
