@@ -1,14 +1,29 @@
 //! The command line: one subcommand per room. stdout is data, stderr is talk.
 
 use crate::error::{Context, Error, Result, invalid};
-use crate::lower::{self, LoopNest};
-use crate::spec::Spec;
+use crate::lower::{self, Epilogue};
+use crate::report::{self, Format, View};
+use crate::search::evaluate::{Evaluator, Job};
+use crate::search::machine::Machine;
+use crate::search::{self, Slots, Study};
+use crate::spec::{Spec, refuse};
+use crate::store::Store;
 use crate::synth::library::LIBRARY;
-use crate::synth::{Binding, Operator, library};
+use crate::synth::{Binding, Operator, Synthesizer, library};
+use crate::train::Outcome;
+use crate::tune::measure::TOLERANCE;
+use crate::tune::{Best, Limits, LocalRunner, Options, StrategyKind, Task, Tuner, verify};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// After Ctrl-C the work under way may settle for so long.
+const GRACE: Duration = Duration::from_millis(1800);
 
 /// How a run ended; the process's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,12 +59,20 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Show a spec as it is understood: defaults filled in, slots, space
+    /// Show a spec as it is understood: defaults filled in, slots, costs of the original
     Check(CheckArgs),
     /// Synthesize operators for a spec's slots, one line each
     Synth(SynthArgs),
-    /// Print what an operator computes, in one of five forms
+    /// Print what an operator computes, in one of six forms
     Lower(LowerArgs),
+    /// Find a fast schedule of one operator on this machine
+    Tune(TuneArgs),
+    /// Train a spec's model with one operator in its slots
+    Train(TrainArgs),
+    /// Search for operators that make a spec's model faster
+    Search(SearchArgs),
+    /// Show what a search found
+    Report(ReportArgs),
     /// What the other rooms run in child processes
     #[command(hide = true)]
     Worker { role: Role },
@@ -60,14 +83,6 @@ enum Role {
     Compile,
     Measure,
     Train,
-}
-
-#[derive(Clone, Copy, Default, ValueEnum, PartialEq)]
-pub enum Format {
-    #[default]
-    Table,
-    Json,
-    Csv,
 }
 
 #[derive(Args)]
@@ -89,20 +104,30 @@ struct SynthArgs {
     /// List the known operators by name
     #[arg(long)]
     library: bool,
-    /// Print why walks ended without an operator
+    /// Print on stderr why walks ended without an operator
     #[arg(long)]
     stats: bool,
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }
 
 #[derive(Args)]
 struct OperatorArgs {
-    /// A name (see `synth --library`), a text `y[…] = …`, a file with one, or `-` for standard input
+    /// A name (see `synth --library`), a text `y[…] = …`, a trial `STORE#NUMBER`, a file with one of these, or `-`
     operator: String,
     /// Values of its variables
     #[arg(long, default_value = "N=1,Ci=64,Co=64,C=64,H=28,W=28,L=16,k=3,g=4,s=2", value_name = "NAME=N,…")]
     shape: String,
+}
+
+#[derive(Args)]
+struct TargetArgs {
+    /// `host`, or a TVM target such as "llvm -mcpu=skylake-avx512"
+    #[arg(long, default_value = "host")]
+    target: String,
+    /// Threads of the kernel
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
 }
 
 #[derive(Args)]
@@ -114,16 +139,104 @@ struct LowerArgs {
     /// One stage only, as the text says it, nothing stored in between
     #[arg(long)]
     flat: bool,
+    /// Run all back ends on random inputs and print the largest differences
+    #[arg(long)]
+    verify: bool,
+    #[command(flatten)]
+    target: TargetArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Form {
-    /// The one-line text and id
+    /// The id and the one-line text
     Text,
     /// Index formula
     Formula,
     /// Loop nest
     Loops,
+    /// TVM's own script of the PrimFunc
+    Te,
+    /// A standalone nn.Module to paste
+    TorchPy,
+}
+
+#[derive(Args)]
+struct TuneArgs {
+    #[command(flatten)]
+    operator: OperatorArgs,
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Programs to measure
+    #[arg(long, default_value_t = 64)]
+    trials: usize,
+    /// Stop proposing after so many minutes
+    #[arg(long)]
+    minutes: Option<f64>,
+    #[arg(long, default_value = "evolution")]
+    strategy: String,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// What follows the operator in its model, fused into the kernel: any of scale,bias,residual,relu
+    #[arg(long, default_value = "", value_name = "PART,…")]
+    epilogue: String,
+    /// Store images as [n, c, h, w]; without it channels come last, which schedules like better
+    #[arg(long)]
+    channels_first: bool,
+    /// Append the best to a MetaSchedule JSON database in this folder
+    #[arg(long)]
+    database: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+#[derive(Args)]
+struct TrainArgs {
+    spec: PathBuf,
+    /// A name, a text, a trial `STORE#NUMBER`, a file or `-`; without it the original model
+    operator: Option<String>,
+    /// Training pictures seen in all; without it the spec's epochs
+    #[arg(long)]
+    samples: Option<u64>,
+    /// Write the weights here (safetensors)
+    #[arg(long)]
+    save: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+#[derive(Args)]
+struct SearchArgs {
+    spec: PathBuf,
+    /// The file that keeps everything known; an existing one is gone on with
+    #[arg(long, default_value = "syntune.db")]
+    store: PathBuf,
+    /// Instead of the spec's
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Instead of the spec's
+    #[arg(long)]
+    trials: Option<u32>,
+    /// Instead of the spec's
+    #[arg(long)]
+    seed: Option<u64>,
+    /// No talk
+    #[arg(short, long)]
+    quiet: bool,
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+#[derive(Args)]
+struct ReportArgs {
+    store: PathBuf,
+    /// All trials, one a line
+    #[arg(long, conflicts_with = "trial")]
+    trials: bool,
+    /// One trial's page
+    #[arg(long)]
+    trial: Option<u32>,
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
 }
 
 /// Runs a command line.
@@ -142,6 +255,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit> {
         Verb::Check(args) => check(&args),
         Verb::Synth(args) => synth(&args),
         Verb::Lower(args) => lower_verb(&args),
+        Verb::Tune(args) => tune_verb(&args),
+        Verb::Train(args) => train_verb(&args),
+        Verb::Search(args) => search_verb(&args),
+        Verb::Report(args) => report_verb(&args),
         Verb::Worker { role } => worker(role),
     }
 }
@@ -165,31 +282,84 @@ fn put(text: &str) -> Result<()> {
 
 fn worker(role: Role) -> Result<Exit> {
     match role {
+        Role::Compile => crate::tune::worker::compile()?,
+        Role::Measure => crate::tune::worker::measure()?,
         Role::Train => crate::train::worker::serve()?,
-        Role::Compile | Role::Measure => return invalid("not yet"),
     }
     Ok(Exit::Done)
 }
 
 fn check(args: &CheckArgs) -> Result<Exit> {
     let spec = Spec::load(&args.spec)?;
+    let slots = slots_of(&spec, &args.spec)?;
+    slots.space(&spec)?;
+    for start in &spec.operator.start {
+        let fits = library::resolve(start).and_then(|operator| slots.model(Some(&operator), 1));
+        fits.map_err(|e| refuse(&args.spec, "operator.start", format!("{start}: {e}")))?;
+    }
+    let model = slots.model(None, 1)?;
     put(&spec.print())?;
+    let mut text = format!("\n# {}: {} kernels, slots {} MACs, {} parameters\n", slots.backbone.name, model.calls.len(), model.slot_macs(), model.slot_params());
+    for (slot, replaced) in slots.slots.iter().zip(&slots.replaced) {
+        text += &format!("# slot {}: {}{}\n", slot.name, slots.binding(slot, i64::from(spec.target.batch)), if *replaced { "" } else { "  (kept)" });
+    }
+    put(&text)?;
     Ok(Exit::Done)
 }
 
+/// The slots of a spec, faults told with file and line.
+fn slots_of(spec: &Spec, file: &Path) -> Result<Slots> {
+    Slots::of(spec).map_err(|e| match e {
+        Error::Invalid(message) if message.starts_with("[slots]") => refuse(file, "slots.layers", message),
+        other => other,
+    })
+}
+
 fn synth(args: &SynthArgs) -> Result<Exit> {
-    if args.library {
+    let Some(file) = args.spec.as_ref().filter(|_| !args.library) else {
         let width = LIBRARY.iter().map(|e| e.0.len()).max().unwrap_or(0);
+        if args.format == Format::Csv {
+            put("name,what,text\n")?;
+        }
         for (name, what, text) in LIBRARY {
             put(&match args.format {
                 Format::Table => format!("{name:width$}  {what}\n{:width$}  {text}\n", ""),
                 Format::Json => format!("{}\n", serde_json::json!({"version": 1, "name": name, "what": what, "text": text})),
-                Format::Csv => format!("{name},{what:?},{text:?}\n"),
+                Format::Csv => format!("{name},\"{what}\",\"{text}\"\n"),
             })?;
         }
         return Ok(Exit::Done);
+    };
+    let spec = Spec::load(file)?;
+    let slots = slots_of(&spec, file)?;
+    let original = slots.model(None, 1)?;
+    let mut synthesizer = Synthesizer::new(slots.space(&spec)?, args.seed.unwrap_or(spec.seed))?;
+    let mut n = 0;
+    if args.format == Format::Csv {
+        put("id,macs,params,text\n")?;
     }
-    invalid("not yet")
+    while n < args.n {
+        let Some(operator) = synthesizer.next() else { break };
+        let Ok(model) = slots.model(Some(&operator), 1) else { continue };
+        let (macs, params) = (model.slot_macs(), model.slot_params());
+        if macs as f64 > original.slot_macs() as f64 * spec.budget.flops_ratio {
+            continue;
+        }
+        n += 1;
+        let id = operator.id();
+        put(&match args.format {
+            Format::Table => format!("{id}  {:5.3} MACs  {:5.3} params  {operator}\n", macs as f64 / original.slot_macs() as f64, params as f64 / original.slot_params() as f64),
+            Format::Json => format!("{}\n", serde_json::json!({"version": 1, "id": id, "n_macs": macs, "n_params": params, "text": operator.to_string()})),
+            Format::Csv => format!("{id},{macs},{params},\"{operator}\"\n"),
+        })?;
+    }
+    if args.stats {
+        eprintln!("{} walks, {n} operators; walks that ended without one:", synthesizer.n_walks);
+        for (reason, count) in &synthesizer.refused {
+            eprintln!("{count:10}  {reason}");
+        }
+    }
+    Ok(if n == 0 { Exit::Nothing } else { Exit::Done })
 }
 
 fn read_operator(given: &str) -> Result<Operator> {
@@ -203,6 +373,11 @@ fn read_operator(given: &str) -> Result<Operator> {
         given.to_string()
     };
     let line = text.lines().map(str::trim).find(|l| !l.is_empty() && !l.starts_with('#'));
+    if let Some((store, number)) = line.and_then(|l| l.rsplit_once('#'))
+        && let Ok(number) = number.parse()
+    {
+        return Operator::parse(&Store::open_read(store)?.trial(number)?.operator);
+    }
     match line {
         Some(line) => library::resolve(line),
         None => invalid(format!("{given} holds no operator: the first line that is not empty and no # comment must be a name or a text y[…] = …")),
@@ -217,11 +392,214 @@ impl OperatorArgs {
 
 fn lower_verb(args: &LowerArgs) -> Result<Exit> {
     let (operator, binding) = args.operator.read()?;
-    let nest = || -> Result<LoopNest> { if args.flat { lower::lower_flat(&operator, &binding) } else { lower::lower(&operator, &binding) } };
+    let nest = || if args.flat { lower::lower_flat(&operator, &binding) } else { lower::lower(&operator, &binding) };
+    if args.verify {
+        let task = Task { nest: nest()?, target: args.target.target.clone(), n_threads: args.target.threads };
+        let mut exit = Exit::Done;
+        for check in verify::verify(&task, &lower::lower_flat(&operator, &binding)?)? {
+            match check.result {
+                Ok(error) if error <= TOLERANCE => put(&format!("{:24} {error:.1e}\n", check.back_end))?,
+                Ok(error) => {
+                    put(&format!("{:24} {error:.1e}  differs\n", check.back_end))?;
+                    exit = Exit::Failed;
+                }
+                Err(why) => {
+                    put(&format!("{:24} {why}\n", check.back_end))?;
+                    exit = Exit::Failed;
+                }
+            }
+        }
+        return Ok(exit);
+    }
     put(&match args.to {
         Form::Text => format!("{} {operator}\n", operator.id()),
         Form::Formula => format!("{}\n", operator.formula(Some(&binding))),
         Form::Loops => nest()?.print(),
+        Form::Te => lower::te::te_script(&nest()?)?,
+        Form::TorchPy => lower::torch_py(&nest()?)?,
     })?;
+    Ok(Exit::Done)
+}
+
+fn epilogue(parts: &str) -> Result<Epilogue> {
+    let mut epilogue = Epilogue::default();
+    for part in parts.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+        match part {
+            "scale" => epilogue.scale = true,
+            "bias" => epilogue.bias = true,
+            "residual" => epilogue.residual = true,
+            "relu" => epilogue.relu = true,
+            _ => return invalid(format!("--epilogue: {part:?} is no part: use any of scale, bias, residual, relu")),
+        }
+    }
+    Ok(epilogue)
+}
+
+/// Long work that Ctrl-C ends: a flag that the work looks at, and one private folder for all temporary files.
+struct Interruptible {
+    stop: Arc<AtomicBool>,
+    _folder: tempfile::TempDir,
+}
+
+/// The first Ctrl-C raises the flag; work that does not heed it in time, or a second Ctrl-C, ends the process and its files.
+fn interruptible() -> Result<Interruptible> {
+    let folder = tempfile::Builder::new().prefix("syntune-").tempdir();
+    let folder = folder.context(|| "making a temporary folder; set TMPDIR to a folder with space".into())?;
+    let path = folder.path().to_path_buf();
+    let _ = tempfile::env::override_temp_dir(&path);
+    let stop = Arc::new(AtomicBool::new(false));
+    let raised = stop.clone();
+    let end = move || {
+        let _ = std::fs::remove_dir_all(&path);
+        eprintln!("syntune: interrupted; what was measured is kept");
+        std::process::exit(130);
+    };
+    let handler = move || {
+        if raised.swap(true, Ordering::Relaxed) {
+            end();
+        }
+        let end = end.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(GRACE);
+            end();
+        });
+    };
+    ctrlc::set_handler(handler).map_err(|e| Error::Invalid(format!("Ctrl-C cannot be handled ({e}): run in an ordinary terminal")))?;
+    Ok(Interruptible { stop, _folder: folder })
+}
+
+fn tune_verb(args: &TuneArgs) -> Result<Exit> {
+    let (operator, binding) = args.operator.read()?;
+    if args.trials == 0 || args.target.threads == 0 {
+        return invalid("--trials and --threads must be at least 1");
+    }
+    let mut nest = lower::lower(&operator, &binding)?.with_epilogue(epilogue(&args.epilogue)?, 1);
+    if !args.channels_first {
+        nest = lower::layout::channels_last(&nest).0;
+    }
+    let n_macs = nest.n_macs();
+    let task = Task { nest, target: args.target.target.clone(), n_threads: args.target.threads };
+    let mut options = Options::new(args.trials, args.seed);
+    options.strategy = match args.strategy.as_str() {
+        "random" => StrategyKind::Random,
+        "evolution" => StrategyKind::Evolutionary,
+        other => return invalid(format!("--strategy: {other:?} is unknown: use random or evolution")),
+    };
+    options.limit_secs = args.minutes.map_or(f64::MAX, |m| m * 60.0);
+    let work = interruptible()?;
+    options.stop = work.stop.clone();
+    let mut runner = LocalRunner::new(Limits::default())?;
+    runner.target(&task.target, task.n_threads)?;
+    let talk = std::io::stderr().is_terminal();
+    let (mut n, mut best) = (0, f64::INFINITY);
+    let outcome = Tuner::new(&mut runner, task.clone(), options).run(&mut |m| {
+        n += 1;
+        best = best.min(m.secs());
+        if talk {
+            eprint!("\r{n}/{} programs, best {:.4} ms   ", args.trials, best * 1e3);
+        }
+    })?;
+    if talk {
+        eprintln!();
+    }
+    let Some(best) = outcome.best else {
+        let why = outcome.example.map_or(String::new(), |f| format!(": {f}"));
+        eprintln!("syntune: none of {} programs works{why}", outcome.n_measured);
+        return Ok(Exit::Nothing);
+    };
+    if let Some(folder) = &args.database {
+        std::fs::create_dir_all(folder).context(|| format!("creating {}", folder.display()))?;
+        runner.record(&task, &best.config, &best.samples, folder)?;
+    }
+    let (secs, spread) = (best.samples.median_secs(), best.samples.spread_secs());
+    let gflops = 2.0 * n_macs as f64 / secs / 1e9;
+    let (steps, count) = (outcome.cost.steps, outcome.n_measured.max(1) as f64);
+    put(&match args.format {
+        Format::Table => {
+            let mut text = format!("{:.4} ms ± {:.4}, {gflops:.1} GFLOP/s, {} thread(s)\n", secs * 1e3, spread * 1e3, task.n_threads);
+            text += &format!("{} programs measured in {:.1} s ({}); {} samples of the best\n", outcome.n_measured, outcome.cost.total_secs, outcome.stop, best.samples.n_samples());
+            let ms = |s: f64| s * 1e3 / count;
+            text += &format!(
+                "per program: replay {:.1} ms, postprocs {:.1} ms, lowering {:.1} ms, LLVM {:.1} ms, link {:.1} ms, run {:.1} ms\n",
+                ms(steps.replay_secs),
+                ms(steps.postproc_secs),
+                ms(steps.lower_secs),
+                ms(steps.llvm_secs),
+                ms(steps.link_secs),
+                ms(steps.run_secs)
+            );
+            for (cause, n) in &outcome.failures {
+                text += &format!("failed: {n} × {cause}\n");
+            }
+            text
+        }
+        Format::Json => format!("{}\n", serde_json::json!({"version": 1, "operator": operator.to_string(), "binding": binding.to_string(), "gflops": gflops, "outcome": outcome_json(&outcome.failures, &best, outcome.n_measured, outcome.cost.total_secs), "steps": steps})),
+        Format::Csv => format!("median_secs,spread_secs,gflops,n_measured,total_secs\n{secs},{spread},{gflops},{},{}\n", outcome.n_measured, outcome.cost.total_secs),
+    })?;
+    Ok(if outcome.stop == crate::tune::StopReason::Interrupted { Exit::Interrupted } else { Exit::Done })
+}
+
+fn outcome_json(failures: &BTreeMap<String, usize>, best: &Best, n_measured: usize, total_secs: f64) -> serde_json::Value {
+    serde_json::json!({"config": best.config, "samples_secs": best.samples.0, "median_secs": best.secs(), "n_measured": n_measured, "failures": failures, "total_secs": total_secs})
+}
+
+fn train_verb(args: &TrainArgs) -> Result<Exit> {
+    let spec = Spec::load(&args.spec)?;
+    let slots = slots_of(&spec, &args.spec)?;
+    let operator = args.operator.as_deref().map(read_operator).transpose()?;
+    let nests = slots.nests(operator.as_ref(), i64::from(spec.train.batch))?;
+    let work = interruptible()?;
+    let mut machine = Machine::for_training(&spec, work.stop.clone())?;
+    let n_samples = args.samples.unwrap_or_else(|| u64::from(spec.train.epochs) * machine.n_train());
+    let job = Job { number: 0, nests, n_samples, milestones: vec![], save: args.save.clone() };
+    if args.format == Format::Csv {
+        put("n_seen,loss,accuracy,secs\n")?;
+    }
+    let outcomes = machine.train(&[job], &mut |_, epoch| {
+        put(&match args.format {
+            Format::Table => format!("{:8} pictures  loss {:.3}  {:.2} %  {:.1} s\n", epoch.n_seen, epoch.loss, epoch.accuracy * 100.0, epoch.secs),
+            Format::Json => format!("{}\n", serde_json::json!({"version": 1, "n_seen": epoch.n_seen, "loss": epoch.loss, "accuracy": epoch.accuracy, "secs": epoch.secs})),
+            Format::Csv => format!("{},{},{},{}\n", epoch.n_seen, epoch.loss, epoch.accuracy, epoch.secs),
+        })
+    })?;
+    match outcomes.into_iter().next() {
+        Some(Outcome::Done { .. }) => Ok(Exit::Done),
+        Some(Outcome::Interrupted) => Ok(Exit::Interrupted),
+        Some(Outcome::Failed(failure)) => invalid(format!("{failure}; try a lower learning rate in [train], or another operator")),
+        other => invalid(format!("training ended without an accuracy: {other:?}")),
+    }
+}
+
+fn search_verb(args: &SearchArgs) -> Result<Exit> {
+    let mut spec = Spec::load(&args.spec)?;
+    spec.budget.minutes = args.minutes.unwrap_or(spec.budget.minutes);
+    spec.budget.trials = args.trials.or(spec.budget.trials);
+    spec.seed = args.seed.unwrap_or(spec.seed);
+    spec.check()?;
+    slots_of(&spec, &args.spec)?;
+    let work = interruptible()?;
+    let store = Store::open_or_create(&args.store, &spec)?;
+    let mut machine = Machine::new(&spec, &args.store, work.stop.clone())?;
+    let outcome = Study::new(spec, store, &mut machine, work.stop.clone(), args.quiet)?.run()?;
+    let store = Store::open_read(&args.store)?;
+    report::report(&store, View::Summary, args.format, &mut std::io::stdout().lock())?;
+    if !args.quiet {
+        eprintln!("store {}; see also: syntune report {} --trials", args.store.display(), args.store.display());
+    }
+    Ok(match outcome {
+        search::Outcome { stop: search::StopReason::Interrupted, .. } => Exit::Interrupted,
+        search::Outcome { winner: None, .. } => Exit::Nothing,
+        _ => Exit::Done,
+    })
+}
+
+fn report_verb(args: &ReportArgs) -> Result<Exit> {
+    let store = Store::open_read(&args.store)?;
+    let view = match (args.trial, args.trials) {
+        (Some(number), _) => View::Trial(number),
+        (None, true) => View::Trials,
+        (None, false) => View::Summary,
+    };
+    report::report(&store, view, args.format, &mut std::io::stdout().lock())?;
     Ok(Exit::Done)
 }

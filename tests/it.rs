@@ -15,5 +15,6 @@ mod trainer;
 mod store;
 mod search;
 mod report;
+mod cli;
 mod layers;
 mod util;

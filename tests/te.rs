@@ -163,3 +163,86 @@ fn containers_and_callbacks_cross_the_border() {
     let panics = ffi::func(|_| panic!("inside"));
     assert!(panics.call_packed(&[]).is_err());
 }
+
+mod operators {
+    use super::*;
+    use syntune::lower::{channels_last, lower, lower_flat};
+    use syntune::synth::library::{LIBRARY, resolve};
+    use syntune::synth::{Binding, Operator, Space, Synthesizer};
+
+    /// Channels last, staged and with an epilogue, against the nest as it is written.
+    fn agree_in_both_layouts(label: &str, operator: &Operator, binding: &Binding) {
+        let nest = lower(operator, binding).unwrap().with_epilogue(Epilogue { bias: true, relu: true, ..Epilogue::default() }, 1);
+        let data = random_values(&nest, 3);
+        let expected = interp(&nest, &data.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
+        let (last, orders) = channels_last(&nest);
+        let given = (0..nest.tensors.len()).filter(|&t| matches!(nest.tensors[t].role, Role::Input | Role::Weight));
+        let moved: Vec<Vec<f32>> = given.zip(&data).map(|(t, values)| permute(values, &nest.tensors[t].shape, &orders[t])).collect();
+        let output = nest.output();
+        let expected = permute(&expected, &nest.tensors[output].shape, &orders[output]);
+        let slices: Vec<&[f32]> = moved.iter().map(Vec::as_slice).collect();
+        assert!(relative_error(&interp(&last, &slices).unwrap(), &expected) < 1e-6, "{label}: channels last\n{}", last.print());
+        assert!(relative_error(&interp(&pad(&last), &slices).unwrap(), &expected) < 1e-6, "{label}: padded\n{}", pad(&last).print());
+        let error = relative_error(&through_tvm(&last, &moved), &expected);
+        assert!(error < 1e-5, "{label}: TE is off by {error:e}\n{}", last.print());
+    }
+
+    fn permute(values: &[f32], shape: &[i64], order: &[usize]) -> Vec<f32> {
+        let strides: Vec<i64> = (0..shape.len()).map(|i| shape[i + 1..].iter().product()).collect();
+        let mut at = vec![0i64; order.len()];
+        let mut out = Vec::new();
+        loop {
+            out.push(values[order.iter().zip(&at).map(|(&o, &a)| strides[o] * a).sum::<i64>() as usize]);
+            let Some(i) = (0..order.len()).rev().find(|&i| at[i] + 1 < shape[order[i]]) else { return out };
+            at[i] += 1;
+            at[i + 1..].fill(0);
+        }
+    }
+
+    #[test]
+    fn every_library_operator_agrees_at_odd_sizes() {
+        for (name, _, _) in LIBRARY {
+            let operator = resolve(name).unwrap();
+            for (k, h, w) in [(3, 6, 10), (2, 4, 6), (5, 6, 4)] {
+                let binding = Binding::of(&[("N", 2), ("Ci", 8), ("Co", 12), ("C", 8), ("H", h), ("W", w), ("L", 5), ("g", 2), ("s", 2), ("k", k)]);
+                agree(&lower_flat(&operator, &binding).unwrap());
+                if *name != "linear" {
+                    agree_in_both_layouts(&format!("{name} k={k}"), &operator, &binding);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn random_operators_agree() {
+        let binding = Binding::of(&[("N", 2), ("Ci", 4), ("Co", 8), ("H", 6), ("W", 10), ("g", 2), ("s", 2), ("k", 3)]);
+        let coefficients = ["g", "s", "k"].map(String::from);
+        let space = Space::of_conv(vec![binding.clone()], &coefficients, 12, 3).unwrap();
+        let mut synthesizer = Synthesizer::new(space, 5).unwrap();
+        for _ in 0..200 {
+            let operator = synthesizer.next().unwrap();
+            agree_in_both_layouts(&operator.to_string(), &operator, &binding);
+        }
+    }
+}
+
+#[test]
+fn two_shifted_parts_of_one_loop_are_not_merged() {
+    // TVM 0.27 reads x[(h + 2) % 6] here when both remainders are floormod
+    let nest = LoopNest {
+        name: "shifted".into(),
+        tensors: vec![
+            Tensor { name: "x".into(), shape: vec![3, 2], role: Role::Input },
+            Tensor { name: "y".into(), shape: vec![6], role: Role::Output },
+        ],
+        stages: vec![Stage {
+            output: 1,
+            axes: vec![Loop { name: "h".into(), extent: 6 }],
+            sums: vec![],
+            reduction: Reduction::Sum,
+            guards: vec![],
+            body: Expr::Load(Access { tensor: 0, index: vec![Index::Var(0).over(2).plus(1).modulo(3), Index::Var(0).modulo(2).plus(1).modulo(2)] }),
+        }],
+    };
+    agree(&nest);
+}

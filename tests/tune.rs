@@ -1,1 +1,305 @@
+//! The search over schedules, with a fake runner; then real workers.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use syntune::error::Result;
+use syntune::lower::LoopNest;
+use syntune::tune::strategy::hop;
+use syntune::tune::*;
+
+/// A space of one tile and one categorical; time is the distance from `[4, 8]` and value 2. Config `[2, 16]` never builds.
+#[derive(Default)]
+struct Fake {
+    n_measured: BTreeMap<Config, usize>,
+    batches: Vec<usize>,
+}
+
+impl Fake {
+    fn secs(config: &Config) -> f64 {
+        match (&config.decisions[0], &config.decisions[1]) {
+            (Decision::PerfectTile(f), Decision::Categorical(n)) => {
+                1e-3 * (1.0 + ((f[1] as f64).log2() - 3.0).abs() + (*n - 2).abs() as f64)
+            }
+            _ => f64::NAN,
+        }
+    }
+
+    fn hash(config: &Config) -> u64 {
+        syntune::synth::stable_hash(format!("{config:?}").as_bytes())
+    }
+}
+
+impl Runner for Fake {
+    fn spaces(&mut self, _: &Task) -> Result<Vec<Space>> {
+        Ok(vec![Space { knobs: vec![Knob::PerfectTile { extent: 32, n: 2, max_innermost: 16 }, Knob::Categorical { n: 4 }] }])
+    }
+
+    fn probe(&mut self, _: &Task, proposals: &[Proposal]) -> Result<Vec<Result<Candidate, Failure>>> {
+        let config = |p: &Proposal| match p {
+            Proposal::Exact(config) => config.clone(),
+            Proposal::Random { space, seed } => {
+                let inner = 1 << (seed % 5);
+                let decisions = vec![Decision::PerfectTile(vec![32 / inner, inner]), Decision::Categorical((seed / 7 % 4) as i64)];
+                Config { space: *space, decisions }
+            }
+        };
+        Ok(proposals.iter().map(config).map(|c| Ok(Candidate { hash: Fake::hash(&c), config: c, built: None })).collect())
+    }
+
+    fn measure(&mut self, _: &Task, candidates: &[Candidate], _: &Effort, known: &mut dyn FnMut(Measurement) -> bool) -> Result<()> {
+        self.batches.push(candidates.len());
+        for c in candidates {
+            *self.n_measured.entry(c.config.clone()).or_default() += 1;
+            let broken = c.config.decisions[0] == Decision::PerfectTile(vec![2, 16]);
+            let result = if broken { Err(Failure::DoesNotBuild("planted".into())) } else { Ok(Samples(vec![Fake::secs(&c.config)])) };
+            let m = Measurement { config: c.config.clone(), hash: c.hash, result, steps: Steps::default(), library: None };
+            if !known(m) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn task() -> Task {
+    Task { nest: LoopNest { name: "fake".into(), tensors: vec![], stages: vec![] }, target: "host".into(), n_threads: 1 }
+}
+
+fn evolve(fake: &mut Fake, n_trials: usize, seed: u64) -> Outcome {
+    Tuner::new(fake, task(), Options::new(n_trials, seed)).run(&mut |_| {}).unwrap()
+}
+
+#[test]
+fn evolution_finds_the_best_of_a_small_space_and_measures_nothing_twice() {
+    let mut fake = Fake::default();
+    let outcome = evolve(&mut fake, 100, 1);
+    let best = outcome.best.unwrap();
+    assert_eq!(best.config.decisions, [Decision::PerfectTile(vec![4, 8]), Decision::Categorical(2)]);
+    assert!(matches!(outcome.stop, StopReason::Exhausted { .. }), "{}", outcome.stop);
+    assert!(outcome.n_measured <= 20);
+    // only the finalists run twice
+    assert!(fake.n_measured.values().filter(|&&n| n > 1).count() <= 3);
+}
+
+#[test]
+fn failures_are_counted_by_cause_and_do_not_end_the_search() {
+    let outcome = evolve(&mut Fake::default(), 100, 2);
+    assert_eq!(outcome.failures.keys().collect::<Vec<_>>(), ["does not build"]);
+    assert!(matches!(outcome.example, Some(Failure::DoesNotBuild(_))));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_search() {
+    let order = |seed| {
+        let mut order = vec![];
+        Tuner::new(&mut Fake::default(), task(), Options::new(10, seed)).run(&mut |m| order.push(m.config.clone())).unwrap();
+        order
+    };
+    assert_eq!(order(3), order(3));
+    assert_ne!(order(3), order(4));
+}
+
+#[test]
+fn a_resumed_search_measures_nothing_twice() {
+    let mut known = vec![];
+    Tuner::new(&mut Fake::default(), task(), Options::new(6, 5)).run(&mut |m| known.push(m.clone())).unwrap();
+    let mut fake = Fake::default();
+    let mut new = vec![];
+    let outcome = Tuner::new(&mut fake, task(), Options::new(10, 6)).resume(known.clone()).run(&mut |m| new.push(m.clone())).unwrap();
+    assert_eq!((outcome.n_measured, new.len()), (10, 4));
+    assert!(new.iter().all(|m| known.iter().all(|k| k.hash != m.hash)));
+}
+
+#[test]
+fn an_interrupted_search_keeps_what_it_measured() {
+    let options = Options::new(100, 1);
+    let stop = options.stop.clone();
+    let mut n = 0;
+    let outcome = Tuner::new(&mut Fake::default(), task(), options)
+        .run(&mut |_| {
+            n += 1;
+            stop.store(n == 3, Ordering::Relaxed);
+        })
+        .unwrap();
+    assert_eq!((outcome.stop, outcome.n_measured), (StopReason::Interrupted, 3));
+    assert!(outcome.best.is_some());
+}
+
+#[test]
+fn a_hop_keeps_the_product_and_the_innermost_limit() {
+    let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(1);
+    let mut factors = vec![7, 3, 4, 16];
+    for _ in 0..500 {
+        let next = hop(&factors, 16, &mut rng);
+        assert_eq!(next.iter().product::<i64>(), 7 * 3 * 4 * 16);
+        assert!(next[3] <= 16);
+        assert_eq!(next.iter().zip(&factors).filter(|(a, b)| a != b).count(), 2);
+        factors = next;
+    }
+    assert_eq!(hop(&[1, 1], 16, &mut rng), [1, 1]);
+}
+
+#[test]
+fn samples_give_median_least_and_spread() {
+    let samples = Samples(vec![5.0, 1.0, 2.0, 4.0, 3.0]);
+    assert_eq!((samples.median_secs(), samples.min_secs(), samples.n_samples()), (3.0, 1.0, 5));
+    assert_eq!(samples.spread_secs(), 1.0);
+    assert_eq!(Samples(vec![]).median_secs(), f64::INFINITY);
+}
+
+#[cfg(feature = "tvm")]
+mod real {
+    use crate::util::{conv2d, worker_program};
+    use std::time::{Duration, Instant};
+    use syntune::lower::index::Index;
+    use syntune::lower::{Access, Epilogue, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor, channels_last};
+    use syntune::tune::protocol::{Fill, MeasureRequest, Program, Slot, Step};
+    use syntune::tune::*;
+
+    fn runner(run_secs: f64) -> LocalRunner {
+        worker_program();
+        LocalRunner::new(Limits { n_compilers: 1, run_secs, reference_secs: run_secs, ..Limits::default() }).unwrap()
+    }
+
+    fn small() -> Task {
+        let nest = conv2d(8, 4, 6, 6, 3).with_epilogue(Epilogue { scale: true, bias: true, residual: true, relu: true }, 1);
+        Task { nest: channels_last(&nest).0, target: "host".into(), n_threads: 1 }
+    }
+
+    #[test]
+    fn a_small_convolution_is_tuned_verified_and_recorded() {
+        let mut runner = runner(20.0);
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = Options::new(6, 1);
+        options.artifacts = Some(folder.path().to_path_buf());
+        let mut seen = 0;
+        let task = small();
+        let outcome = Tuner::new(&mut runner, task.clone(), options).run(&mut |_| seen += 1).unwrap();
+        assert_eq!((outcome.n_measured, seen), (6, 6));
+        assert_eq!(outcome.stop, StopReason::Trials { n: 6 });
+        let best = outcome.best.unwrap();
+        assert!(best.secs() > 0.0 && best.secs() < 0.1);
+        assert!(best.library.unwrap().starts_with(folder.path()));
+        assert!(outcome.cost.steps.llvm_secs > 0.0 && outcome.cost.steps.run_secs > 0.0);
+        runner.record(&task, &best.config, &best.samples, folder.path()).unwrap();
+        let (secs, n) = runner.recorded_best(&task, folder.path()).unwrap();
+        assert_eq!(n, 1);
+        assert!((secs.unwrap() / best.samples.0.iter().sum::<f64>() * best.samples.n_samples() as f64 - 1.0).abs() < 1e-3);
+    }
+
+    #[test]
+    fn configs_replay_to_the_same_program_and_impossible_ones_are_repaired() {
+        let mut runner = runner(20.0);
+        let task = small();
+        let spaces = runner.spaces(&task).unwrap();
+        assert!(!spaces.is_empty());
+        let proposals: Vec<Proposal> = (0..6).map(|i| Proposal::Random { space: i % spaces.len(), seed: i as u64 }).collect();
+        let first: Vec<Candidate> = runner.probe(&task, &proposals).unwrap().into_iter().flatten().collect();
+        assert_eq!(first.len(), 6);
+        let exact: Vec<Proposal> = first.iter().map(|c| Proposal::Exact(c.config.clone())).collect();
+        let again: Vec<Candidate> = runner.probe(&task, &exact).unwrap().into_iter().flatten().collect();
+        assert_eq!(first, again);
+        let mut wild = first[0].config.clone();
+        for decision in &mut wild.decisions {
+            if let Decision::PerfectTile(factors) = decision {
+                factors.iter_mut().for_each(|f| *f = 5);
+            }
+        }
+        let repaired = runner.probe(&task, &[Proposal::Exact(wild)]).unwrap();
+        assert!(repaired[0].is_ok(), "{repaired:?}");
+        let short = Config { space: 0, decisions: vec![] };
+        let missing = Config { space: 99, decisions: vec![] };
+        let refused = runner.probe(&task, &[Proposal::Exact(short), Proposal::Exact(missing)]).unwrap();
+        assert!(matches!(&refused[..], [Err(Failure::DoesNotBuild(_)), Err(Failure::DoesNotBuild(_))]), "{refused:?}");
+    }
+
+    #[test]
+    fn two_kernels_run_as_one_program() {
+        let mut runner = runner(20.0);
+        let task = Task { nest: conv2d(4, 4, 6, 6, 3), target: "host".into(), n_threads: 1 };
+        let library = runner.build(&task, None).unwrap().unwrap().library;
+        let image = |fill| Slot { shape: vec![1, 4, 6, 6], fill };
+        let weight = Slot { shape: vec![4, 4, 3, 3], fill: Fill::Random(2) };
+        let program = Program {
+            tensors: vec![image(Fill::Random(1)), weight, image(Fill::Nan), image(Fill::Nan)],
+            steps: vec![Step { library: library.clone(), arguments: vec![0, 1, 2] }, Step { library: library.clone(), arguments: vec![2, 1, 3] }],
+        };
+        let samples = runner.time_program(&program, &[2, 3], 1, &Effort::QUICK).unwrap().unwrap();
+        assert!(samples.n_samples() >= 5);
+        // the second kernel alone reads a tensor that nobody wrote
+        let half = Program { steps: vec![program.steps[1].clone()], ..program };
+        assert_eq!(runner.time_program(&half, &[3], 1, &Effort::QUICK).unwrap(), Err(Failure::NotFinite));
+    }
+
+    #[test]
+    fn a_bad_target_is_an_error_that_lists_near_ones() {
+        let task = Task { target: "llvm -mcpu=znver44".into(), ..small() };
+        let said = tune_error(&task);
+        assert!(said.contains("znver4"), "{said}");
+    }
+
+    fn tune_error(task: &Task) -> String {
+        Tuner::new(&mut runner(20.0), task.clone(), Options::new(2, 1)).run(&mut |_| {}).unwrap_err().to_string()
+    }
+
+    /// y[i] = Σ over `extents` of x[index], one stage.
+    fn sum_of(extents: &[i64], index: Index, guards: Vec<Guard>) -> LoopNest {
+        let tensor = |name: &str, role| Tensor { name: name.into(), shape: vec![4], role };
+        let sums = extents.iter().enumerate().map(|(i, &extent)| Loop { name: format!("k{i}"), extent }).collect();
+        let axes = vec![Loop { name: "i".into(), extent: 4 }];
+        let body = Expr::Load(Access { tensor: 0, index: vec![index] });
+        LoopNest {
+            name: "sum".into(),
+            tensors: vec![tensor("x", Role::Input), tensor("y", Role::Output)],
+            stages: vec![Stage { output: 1, axes, sums, reduction: Reduction::Sum, guards, body }],
+        }
+    }
+
+    fn run_plain(runner: &mut LocalRunner, nest: LoopNest, limit_secs: f64) -> Result<(Samples, f64), Failure> {
+        let task = Task { nest, target: "host".into(), n_threads: 1 };
+        let library = runner.build(&task, None).unwrap().unwrap().library;
+        let (program, output) = program(&task, &library);
+        let request = MeasureRequest { program, expected: vec![(output, None)], tolerance: 1e-4, save: vec![], effort: None };
+        runner.run(&request, 1, limit_secs).unwrap()
+    }
+
+    #[test]
+    fn a_kernel_that_crashes_hangs_or_is_wrong_is_a_failure_and_the_next_one_runs() {
+        let mut runner = runner(20.0);
+        let fine = || sum_of(&[3], Index::Var(0), vec![]);
+        // reads gigabytes outside its tensor
+        let crash = run_plain(&mut runner, sum_of(&[3], Index::Var(0).add(Index::Var(1)).times(1 << 28), vec![]), 20.0);
+        assert!(matches!(crash, Err(Failure::Crashed { signal: 11 })), "{crash:?}");
+        assert!(run_plain(&mut runner, fine(), 20.0).is_ok());
+        // 2^48 iterations
+        let start = Instant::now();
+        let endless = run_plain(&mut runner, sum_of(&[1 << 24, 1 << 24], Index::Var(0).add(Index::Var(1)).add(Index::Var(2)).modulo(4), vec![]), 1.0);
+        assert!(matches!(endless, Err(Failure::TimedOut { .. })), "{endless:?}");
+        assert!(start.elapsed() < Duration::from_secs(10));
+        // compared with another nest's output
+        let task = Task { nest: fine(), target: "host".into(), n_threads: 1 };
+        let library = runner.build(&task, None).unwrap().unwrap().library;
+        let (program, output) = program(&task, &library);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("other.f32");
+        measure::write_values(&file, &[1.0, 2.0, 3.0, 4.0]).unwrap();
+        let request = MeasureRequest { program, expected: vec![(output, Some(file))], tolerance: 1e-4, save: vec![], effort: None };
+        let wrong = runner.run(&request, 1, 20.0).unwrap();
+        assert!(matches!(wrong, Err(Failure::WrongResult { max_error }) if max_error > 0.1), "{wrong:?}");
+        assert!(run_plain(&mut runner, fine(), 20.0).is_ok());
+    }
+
+    #[test]
+    fn a_worker_killed_from_outside_is_replaced() {
+        let mut runner = runner(20.0);
+        let fine = || sum_of(&[3], Index::Var(0), vec![]);
+        run_plain(&mut runner, fine(), 20.0).unwrap();
+        let pid = runner.measurer_pid().unwrap();
+        assert!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+        std::thread::sleep(Duration::from_millis(50));
+        let killed = run_plain(&mut runner, fine(), 20.0);
+        assert!(matches!(killed, Err(Failure::Crashed { signal: 9 })), "{killed:?}");
+        run_plain(&mut runner, fine(), 20.0).unwrap();
+        assert_ne!(runner.measurer_pid(), Some(pid));
+    }
+}

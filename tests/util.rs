@@ -170,3 +170,15 @@ pub fn relative_error(found: &[f32], expected: &[f32]) -> f32 {
         found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, |m: f32, d| if d.is_nan() { f32::INFINITY } else { m.max(d) });
     worst / scale
 }
+
+/// Lets child processes run this build's program: a private copy, for another build may replace the original meanwhile.
+#[cfg(feature = "tvm")]
+pub fn worker_program() {
+    static COPY: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
+    let folder = COPY.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::copy(env!("CARGO_BIN_EXE_syntune"), folder.path().join("syntune")).unwrap();
+        folder
+    });
+    syntune::child::set_program(folder.path().join("syntune"));
+}

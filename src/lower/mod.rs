@@ -3,6 +3,7 @@
 mod contract;
 pub mod index;
 pub mod interp;
+pub mod layout;
 pub mod loops;
 pub mod pad;
 pub mod plan;
@@ -23,6 +24,7 @@ pub mod torch;
 mod torch_py;
 
 pub use interp::{interp, interp_at};
+pub use layout::channels_last;
 pub use loops::{Access, Epilogue, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor};
 pub use stage::{lower, lower_flat};
 pub use torch_py::torch_py;

@@ -39,12 +39,12 @@ fn compute(nest: &LoopNest, stage: &Stage, tensors: &[Option<Node>]) -> Result<N
     let axes = stage.axes.iter().map(|l| te::axis(&l.name, l.extent)).collect::<Result<Vec<_>>>()?;
     let sums = stage.sums.iter().map(|l| te::reduce_axis(&l.name, l.extent)).collect::<Result<Vec<_>>>()?;
     let vars: Vec<Node> = axes.iter().chain(&sums).map(|l| l.var.clone()).collect();
-    let mut body = value(&stage.body, &vars, tensors)?;
+    let mut body = value(&stage.body, &vars, &stage.extents(), tensors)?;
     let extents = stage.extents();
     let mut condition: Option<Node> = None;
     for guard in &stage.guards {
         let (low, high) = guard.index.range(&extents);
-        let position = index(&guard.index, &vars)?;
+        let position = index(&guard.index, &vars, &extents)?;
         let mut both = Vec::new();
         if low < 0 {
             both.push(te::at_least(&position, 0)?);
@@ -72,11 +72,11 @@ fn compute(nest: &LoopNest, stage: &Stage, tensors: &[Option<Node>]) -> Result<N
     te::compute(&nest.tensors[stage.output].name, &axes, &body)
 }
 
-fn value(e: &Expr, vars: &[Node], tensors: &[Option<Node>]) -> Result<Node> {
+fn value(e: &Expr, vars: &[Node], extents: &[i64], tensors: &[Option<Node>]) -> Result<Node> {
     let join = |parts: &[Expr], neutral: f32, with: fn(&Node, &Node) -> Result<Node>| {
         let mut joined: Option<Node> = None;
         for part in parts {
-            let next = value(part, vars, tensors)?;
+            let next = value(part, vars, extents, tensors)?;
             joined = Some(match joined {
                 Some(before) => with(&before, &next)?,
                 None => next,
@@ -86,7 +86,7 @@ fn value(e: &Expr, vars: &[Node], tensors: &[Option<Node>]) -> Result<Node> {
     };
     match e {
         Expr::Load(access) => {
-            let at = access.index.iter().map(|i| index(i, vars)).collect::<Result<Vec<_>>>()?;
+            let at = access.index.iter().map(|i| index(i, vars, extents)).collect::<Result<Vec<_>>>()?;
             match &tensors[access.tensor] {
                 Some(tensor) => te::load(tensor, &at),
                 None => crate::error::invalid("a stage reads a tensor that no earlier stage writes: order the stages"),
@@ -99,13 +99,19 @@ fn value(e: &Expr, vars: &[Node], tensors: &[Option<Node>]) -> Result<Node> {
     }
 }
 
-fn index(e: &Index, vars: &[Node]) -> Result<Node> {
+fn index(e: &Index, vars: &[Node], extents: &[i64]) -> Result<Node> {
     match e {
         Index::Var(v) => Ok(vars[*v].clone()),
         Index::Const(c) => te::int(*c),
-        Index::Add(a, b) => te::add(&index(a, vars)?, &index(b, vars)?),
-        Index::Mul(a, k) => te::mul(&index(a, vars)?, &te::int(*k)?),
-        Index::Div(a, k) => te::floor_div(&index(a, vars)?, *k),
-        Index::Mod(a, k) => te::floor_mod(&index(a, vars)?, *k),
+        Index::Add(a, b) => te::add(&index(a, vars, extents)?, &index(b, vars, extents)?),
+        Index::Mul(a, k) => te::mul(&index(a, vars, extents)?, &te::int(*k)?),
+        Index::Div(a, k) => te::floor_div(&index(a, vars, extents)?, *k),
+        // TVM 0.27 merges ((h//2 + 1) % 3)·2 + (h%2 + 1) % 2 into (h + 2) % 6, which is wrong; it leaves truncmod alone.
+        Index::Mod(a, k) if matches!(**a, Index::Add(..)) => {
+            let low = a.range(extents).0;
+            let raised = if low < 0 { a.as_ref().clone().plus((k - 1 - low) / k * k) } else { a.as_ref().clone() };
+            te::trunc_mod(&index(&raised, vars, extents)?, *k)
+        }
+        Index::Mod(a, k) => te::floor_mod(&index(a, vars, extents)?, *k),
     }
 }

@@ -70,6 +70,14 @@ impl TorchOp {
     }
 }
 
+/// The output of a nest for row-major inputs and weights, on the CPU without gradients. Errors: as [`TorchOp::new`].
+pub fn evaluate(nest: &LoopNest, arguments: &[&[f32]]) -> Result<Vec<f32>> {
+    let op = TorchOp::new(nest)?;
+    let tensors = arguments.iter().zip(&op.parameters).map(|(a, shape)| Tensor::from_slice(a).f_view(&shape[..]).map_err(failed)).collect::<Result<Vec<_>>>()?;
+    let out = tch::no_grad(|| op.forward(&tensors.iter().collect::<Vec<_>>()))?;
+    Vec::try_from(out.contiguous().view(-1)).map_err(failed)
+}
+
 fn run(step: &Step, values: &[Tensor], arguments: &[&Tensor], kind: Kind, constant: impl Fn() -> Tensor) -> Result<Tensor, tch::TchError> {
     let at = |x: &usize| &values[*x];
     Ok(match step {

@@ -9,18 +9,27 @@ pub struct Candidate {
     pub secs: f64,
 }
 
-/// Short trainings are noisy: a candidate may lose this much more than the budget in them, as a fraction.
+/// Short trainings are noisy: a candidate may lose this much more than the budget in them, as a
+/// fraction of all pictures.
 pub const PROXY_MARGIN: f64 = 0.01;
 
-/// The `n` candidates for full training: the fastest of those whose short training came within the allowed drop (and the
-/// margin of short trainings) of the baseline's; places left go to the most accurate of the rest.
+/// The `n` candidates for full training. In turn: the fastest of those whose short training came within the allowed drop of
+/// the baseline's, and the fastest of those that came within the margin of short trainings below it; places left go to
+/// the most accurate of the rest.
 pub fn finalists(candidates: &[Candidate], baseline_accuracy: f64, drop: f64, n: usize) -> Vec<u32> {
-    let good = |c: &&Candidate| c.accuracy >= baseline_accuracy - drop - PROXY_MARGIN;
-    let mut fast: Vec<&Candidate> = candidates.iter().filter(good).collect();
-    fast.sort_by(|a, b| a.secs.total_cmp(&b.secs).then(a.number.cmp(&b.number)));
-    let mut rest: Vec<&Candidate> = candidates.iter().filter(|c| !good(c)).collect();
+    let least = baseline_accuracy - drop - 1e-9;
+    let fastest = |chosen: &dyn Fn(f64) -> bool| {
+        let mut list: Vec<&Candidate> = candidates.iter().filter(|c| chosen(c.accuracy)).collect();
+        list.sort_by(|a, b| a.secs.total_cmp(&b.secs).then(a.number.cmp(&b.number)));
+        list
+    };
+    let good = fastest(&|a| a >= least);
+    let near = fastest(&|a| a < least && a >= least - PROXY_MARGIN);
+    let mut rest: Vec<&Candidate> = candidates.iter().filter(|c| c.accuracy < least - PROXY_MARGIN).collect();
     rest.sort_by(|a, b| b.accuracy.total_cmp(&a.accuracy).then(a.number.cmp(&b.number)));
-    fast.into_iter().chain(rest).take(n).map(|c| c.number).collect()
+    let n_turns = good.len().max(near.len());
+    let in_turn = (0..n_turns).flat_map(|i| good.get(i).into_iter().chain(near.get(i)));
+    in_turn.copied().chain(rest).take(n).map(|c| c.number).collect()
 }
 
 /// The fastest candidate that keeps the accuracy and beats the baseline's time; `None` when none does.

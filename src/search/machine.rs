@@ -46,13 +46,23 @@ impl Machine {
     /// # Errors
     /// A target that TVM does not know, missing libraries, missing or damaged data.
     pub fn new(spec: &Spec, store: &Path, stop: Arc<AtomicBool>) -> Result<Machine> {
+        let mut machine = Machine::for_training(spec, stop)?;
+        machine.runner.target(&spec.target.llvm, spec.target.threads as usize)?;
+        machine.database = files_of(store).join("metaschedule");
+        Ok(machine)
+    }
+
+    /// Without a look at the target.
+    ///
+    /// # Errors
+    /// Missing or damaged data.
+    pub fn for_training(spec: &Spec, stop: Arc<AtomicBool>) -> Result<Machine> {
         let set = DataSet::named(spec.data.name.name())?;
         let source = Source { set, folder: spec.data.path.clone() };
         let n_train = source.read()?.train.labels.len() as u64;
-        let mut runner = LocalRunner::new(Limits::default())?;
-        runner.target(&spec.target.llvm, spec.target.threads as usize)?;
+        let runner = LocalRunner::new(Limits::default())?;
         let work = tempfile::Builder::new().prefix("syntune-").tempdir().context(|| "making a temporary folder; set TMPDIR to a folder with space".into())?;
-        let database = files_of(store).join("metaschedule");
+        let database = work.path().join("metaschedule");
         Ok(Machine { spec: spec.clone(), runner, trainer: Trainer::default(), source, n_train, work, database, stop })
     }
 
@@ -243,7 +253,9 @@ impl Evaluator for Machine {
         let n: i64 = set.input().iter().product::<i64>() * i64::from(self.spec.target.batch);
         let input = values(n as usize, child_seed(self.spec.seed, "input"));
         let file = self.work.path().join("input");
-        write_values(&file, &input)?;
+        let [c, h, w] = set.input();
+        let shape = [i64::from(self.spec.target.batch), c, h, w];
+        write_values(&file, &model::transpose(&input, &shape, &[0, 2, 3, 1]))?;
         let mut programs: Vec<Result<(Program, usize), Failure>> = Vec::new();
         let mut max_error: Option<f64> = None;
         for deployment in models {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 /// Added to the variance by batch norm, as in torch.
 const BATCH_NORM_EPSILON: f32 = 1e-5;
 
-/// The axis of channels in every tensor of a model.
+/// The axis of channels of every tensor while kernels are put together; they are stored channels last in the end.
 const CHANNEL: usize = 1;
 
 /// Trained values by name, row-major, as the trainer saves them.
@@ -38,8 +38,8 @@ pub struct Call {
 /// A constant parameter of a kernel.
 #[derive(Clone, Debug)]
 pub enum Constant {
-    /// A trained tensor, scaled along one axis by the batch norm of that name.
-    Weight { name: String, shape: Vec<i64>, scaled: Option<(usize, String)> },
+    /// A trained tensor, scaled along one axis by the batch norm of that name, then stored with axis `order[i]` as axis `i`.
+    Weight { name: String, shape: Vec<i64>, scaled: Option<(usize, String)>, order: Vec<usize> },
     /// A trained vector.
     Vector { name: String },
     /// γ/√(σ² + ε) of a batch norm.
@@ -49,6 +49,7 @@ pub enum Constant {
 }
 
 /// A model: tensors (0 is the input, the last call's output the result) and the kernels that fill them, in order.
+/// Images are stored channels last: `[n, h, w, c]`.
 #[derive(Clone, Debug)]
 pub struct Model {
     pub shapes: Vec<Vec<i64>>,
@@ -95,7 +96,7 @@ impl Model {
             }
             let shape = |l: usize| std::iter::once(batch).chain(layers[l].shape.iter().copied()).collect::<Vec<_>>();
             if layer.op == Op::Input {
-                model.shapes.push(shape(i));
+                model.shapes.push(channels_last(shape(i)));
                 tensor_of.insert(i, model.shapes.len() - 1);
                 continue;
             }
@@ -104,7 +105,7 @@ impl Model {
                 None => invalid(format!("layer {} reads a tensor that is fused away: this backbone's graph is not supported", layer.name)),
             };
             let mut inputs = vec![input(0)?];
-            let read = model.shapes[inputs[0]].clone();
+            let read = channels_first(&model.shapes[inputs[0]]);
             let mut weights = Vec::new();
             let mut slot = None;
             // which weight has the output's channel as an axis, and which axis that is
@@ -113,7 +114,7 @@ impl Model {
                 Op::Slot { .. } => format!("{}.w{index}", layer.name),
                 _ => format!("{}.weight", layer.name),
             };
-            let mut nest = match layer.op {
+            let nest = match layer.op {
                 Op::Input => continue,
                 Op::Conv2d { c_out, kernel, stride, padding, groups, .. } => {
                     scalable = Some((0, 0));
@@ -141,7 +142,7 @@ impl Model {
                 Op::BatchNorm | Op::Relu | Op::Add => copy(&read),
             };
             let learned = nest.tensors.iter().filter(|t| t.role == Role::Weight);
-            weights.extend(learned.enumerate().map(|(w, t)| Constant::Weight { name: weight(w), shape: t.shape.clone(), scaled: None }));
+            weights.extend(learned.enumerate().map(|(w, t)| Constant::Weight { name: weight(w), shape: t.shape.clone(), scaled: None, order: vec![] }));
             let mut epilogue = Epilogue::default();
             let mut last = i;
             // element-wise layers stand for themselves where nothing before them could take them in
@@ -190,8 +191,14 @@ impl Model {
                 }
                 last = at;
             }
-            nest = nest.with_epilogue(epilogue, CHANNEL);
-            model.shapes.push(shape(last));
+            let (nest, orders) = lower::layout::channels_last(&nest.with_epilogue(epilogue, CHANNEL));
+            let stored = (0..nest.tensors.len()).filter(|&t| nest.tensors[t].role == Role::Weight);
+            for (constant, t) in weights.iter_mut().zip(stored) {
+                if let Constant::Weight { order, .. } = constant {
+                    order.clone_from(&orders[t]);
+                }
+            }
+            model.shapes.push(nest.tensors[nest.output()].shape.clone());
             let output = model.shapes.len() - 1;
             tensor_of.insert(last, output);
             // what was fused has no tensor of its own
@@ -259,7 +266,7 @@ impl Constant {
                 let (beta, mean) = (read(&format!("{norm}.bias"))?, read(&format!("{norm}.running_mean"))?);
                 Ok(scale(norm)?.iter().zip(beta).zip(mean).map(|((s, b), m)| b - m * s).collect())
             }
-            Constant::Weight { name, shape, scaled } => {
+            Constant::Weight { name, shape, scaled, order } => {
                 let mut values = read(name)?.clone();
                 if values.len() as i64 != shape.iter().product::<i64>() {
                     return invalid(format!("the trained {name} has {} values, its shape is {shape:?}: train it with this operator", values.len()));
@@ -271,10 +278,39 @@ impl Constant {
                         *v *= scale[i / inner % scale.len()];
                     }
                 }
-                Ok(values)
+                Ok(transpose(&values, shape, order))
             }
         }
     }
+}
+
+fn channels_last(shape: Vec<i64>) -> Vec<i64> {
+    if shape.len() == 4 { vec![shape[0], shape[2], shape[3], shape[1]] } else { shape }
+}
+
+fn channels_first(shape: &[i64]) -> Vec<i64> {
+    if shape.len() == 4 { vec![shape[0], shape[3], shape[1], shape[2]] } else { shape.to_vec() }
+}
+
+/// Row-major values with axis `order[i]` as axis `i`.
+pub fn transpose(values: &[f32], shape: &[i64], order: &[usize]) -> Vec<f32> {
+    if order.is_sorted() {
+        return values.to_vec();
+    }
+    let stride = |axis: usize| shape[axis + 1..].iter().product::<i64>();
+    let mut out = Vec::with_capacity(values.len());
+    let mut at = vec![0i64; order.len()];
+    for _ in 0..values.len() {
+        out.push(values[order.iter().zip(&at).map(|(&o, &i)| i * stride(o)).sum::<i64>() as usize]);
+        for i in (0..order.len()).rev() {
+            at[i] += 1;
+            if at[i] < shape[order[i]] {
+                break;
+            }
+            at[i] = 0;
+        }
+    }
+    out
 }
 
 fn tensor(name: &str, shape: Vec<i64>, role: Role) -> Tensor {

@@ -9,14 +9,14 @@ use super::operator::Operator;
 use super::partial::{Action, Partial};
 use super::prim::Prim;
 use super::size::{Binding, Size, Variables};
-use super::{child_seed, library};
+use super::child_seed;
 use crate::error::{Result, invalid};
 use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Walks without a new operator after which a space is called exhausted.
-const MAX_WALKS: usize = 2_000_000;
+const MAX_WALKS: usize = 300_000;
 
 /// What operators are asked for.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ pub struct Space {
 }
 
 impl Space {
-    /// The space of replacements of a k×k convolution in the given slots.
+    /// The space of replacements of a 3×3 convolution in the given slots, with at most its parameters.
     ///
     /// # Errors
     /// No binding; a coefficient that has no value or divides nothing.
@@ -56,8 +56,8 @@ impl Space {
         let (ci, co) = if same_channels { (size("Ci")?, size("Ci")?) } else { (size("Ci")?, size("Co")?) };
         let (n, h, w) = (size("N")?, size("H")?, size("W")?);
         let coefficients = coefficients.iter().map(|c| size(c)).collect::<Result<Vec<_>>>()?;
-        let conv = Operator::parse(library::LIBRARY[0].2)?;
-        let max_params = bindings.iter().map(|b| conv.n_params(b)).collect::<Result<Vec<_>>>()?;
+        let conv = |b: &Binding| ["Ci", "Co"].iter().map(|n| b.0.get(*n).copied().unwrap_or(1) as u64).product::<u64>() * 9;
+        let max_params = bindings.iter().map(conv).collect();
         Ok(Space { output: vec![n, co, h, w], data: vec![n, ci, h, w], variables, coefficients, bindings, max_depth, max_weights, max_params })
     }
 }
@@ -91,7 +91,7 @@ impl Synthesizer {
         self.seen.insert(id);
     }
 
-    /// The next new operator; `None` when two million walks found none.
+    /// The next new operator; `None` when 300,000 walks found none.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Option<Operator> {
         for _ in 0..MAX_WALKS {

@@ -10,6 +10,7 @@ pub mod measure;
 pub mod protocol;
 pub mod runner;
 pub mod strategy;
+pub mod verify;
 #[cfg(feature = "tvm")]
 pub mod worker;
 #[cfg(not(feature = "tvm"))]

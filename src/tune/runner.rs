@@ -68,6 +68,9 @@ pub struct Built {
     pub trace: serde_json::Value,
 }
 
+/// Of one build: built, failed, or the caller's fault.
+type Outcome = Result<Result<Built, Failure>>;
+
 fn ask<Q: Serialize, A: DeserializeOwned>(slot: &mut Option<Child>, role: &str, env: &[(String, String)], request: &Q, secs: f64) -> Result<Result<A, Fault>> {
     let mut child = match slot.take() {
         Some(child) => child,
@@ -91,9 +94,9 @@ impl LocalRunner {
         Ok(LocalRunner { limits, compilers, measurer: None, work, n_folders: 0, references: HashMap::new(), stop: Arc::new(AtomicBool::new(false)) })
     }
 
-    /// Setting it ends builds and measurements after the candidate that is under way.
-    pub fn stop_flag(&self) -> Arc<AtomicBool> {
-        self.stop.clone()
+    /// Once this flag is set, builds and measurements end after the candidate that is under way.
+    pub fn stop_with(&mut self, stop: Arc<AtomicBool>) {
+        self.stop = stop;
     }
 
     /// Process id of the measuring worker, when it runs.
@@ -198,7 +201,7 @@ impl LocalRunner {
     fn build_all(&mut self, task: &Task, candidates: &[Candidate]) -> Result<Vec<Option<Result<Built, Failure>>>> {
         let folders = candidates.iter().map(|_| self.folder()).collect::<Result<Vec<_>>>()?;
         let next = AtomicUsize::new(0);
-        let results: Mutex<Vec<Option<Result<Result<Built, Failure>>>>> = Mutex::new((0..candidates.len()).map(|_| None).collect());
+        let results: Mutex<Vec<Option<Outcome>>> = Mutex::new((0..candidates.len()).map(|_| None).collect());
         let (limit, stop) = (self.limits.build_secs, &self.stop);
         std::thread::scope(|scope| {
             for slot in &mut self.compilers {

@@ -62,6 +62,11 @@ pub fn floor_mod(a: &Node, b: i64) -> Result<Node> {
     call!("prim._OpFloorMod", *a, int(b)?, NONE)
 }
 
+/// The remainder of a value that is never negative.
+pub fn trunc_mod(a: &Node, b: i64) -> Result<Node> {
+    call!("prim._OpTruncMod", *a, int(b)?, NONE)
+}
+
 pub fn at_least(a: &Node, b: i64) -> Result<Node> {
     call!("prim._OpGE", *a, int(b)?, NONE)
 }

@@ -1,0 +1,230 @@
+//! Exploring: proposals, budgets, quick latencies and short trainings, until the finals need the time that is left.
+
+use super::*;
+use crate::lower::Epilogue;
+use crate::store::{PRUNED, Proposal, SlotTime};
+use crate::synth::library;
+
+impl Study<'_> {
+    /// Seconds that the finals will take, by what things took so far.
+    pub(super) fn reserve_secs(&self) -> Result<f64> {
+        let n = self.spec.train.n_finalists as u64;
+        let rounds = (n + 1).div_ceil(self.evaluator.n_parallel() as u64);
+        let train = rounds as f64 * self.full_samples() as f64 * self.rates.per_picture();
+        let model = self.slots.model(None, 1)?;
+        let workloads = model.workloads();
+        let n_in_slots = workloads.iter().filter(|(_, call)| call.slot.is_some()).count() as u64;
+        let n_workloads = workloads.len() as u64 + n * n_in_slots;
+        let tune = (n_workloads * u64::from(self.spec.tune.trials)) as f64 * self.rates.per_schedule();
+        Ok((train + tune) * SAFETY + 15.0)
+    }
+
+    pub(super) fn explore(&mut self) -> Result<StopReason> {
+        loop {
+            self.check_stop()?;
+            let n = self.store.trials()?.len() as u32;
+            let waiting = self.store.next_waiting()?.is_some();
+            let round = self.spec.train.proxy_samples as f64 * self.rates.per_picture();
+            if self.left_secs()? < self.reserve_secs()? + round / 2.0 {
+                return Ok(StopReason::Minutes { spent: self.store.spent_secs()? / 60.0 });
+            }
+            if !waiting && self.spec.budget.trials.is_some_and(|most| n >= most) {
+                return Ok(StopReason::Trials { n });
+            }
+            let batch = self.gather()?;
+            if batch.is_empty() {
+                return Ok(StopReason::Exhausted { n });
+            }
+            self.train_short(batch)?;
+        }
+    }
+
+    /// Candidates that are faster than the baseline, as many as train side by side.
+    pub(super) fn gather(&mut self) -> Result<Vec<(u32, Operator)>> {
+        let mut batch = Vec::new();
+        while batch.len() < self.evaluator.n_parallel() {
+            self.check_stop()?;
+            if !batch.is_empty() && self.left_secs()? < self.reserve_secs()? {
+                break;
+            }
+            let trials = self.store.trials()?;
+            let full = self.spec.budget.trials.is_some_and(|most| trials.len() as u32 >= most);
+            let trial = match self.store.next_waiting()? {
+                Some(trial) => trial,
+                None if full => break,
+                None => match self.propose()? {
+                    Some(trial) => trial,
+                    None => break,
+                },
+            };
+            self.store.begin(trial.number)?;
+            let operator = Operator::parse(&trial.operator)?;
+            if trial.phase >= Some(Phase::ShortTrain) {
+                self.store.complete(trial.number)?;
+                continue;
+            }
+            if trial.phase >= Some(Phase::QuickTune) || self.is_fast(&trial, &operator)? {
+                batch.push((trial.number, operator));
+            }
+        }
+        Ok(batch)
+    }
+
+    /// The next operator within the budgets, with its row in the store.
+    fn propose(&mut self) -> Result<Option<Trial>> {
+        let baseline = self.store.baseline()?;
+        let mut start = self.spec.operator.start.clone().into_iter();
+        for _ in 0..MAX_REFUSED {
+            let (operator, given) = match start.next() {
+                Some(text) => (library::resolve(&text)?, true),
+                None => match self.synthesizer.next() {
+                    Some(operator) => (operator, false),
+                    None => break,
+                },
+            };
+            if self.store.find(&operator.id())?.is_some() {
+                continue;
+            }
+            let model = match self.slots.model(Some(&operator), 1) {
+                Ok(model) => model,
+                Err(error) if given => return Err(error),
+                Err(_) => {
+                    self.store.add_counts(PRUNED, [("a size does not divide", 1)])?;
+                    continue;
+                }
+            };
+            let (n_macs, n_params) = (model.slot_macs(), model.slot_params());
+            let over = |n: u64, of: Option<u64>, ratio: f64| of.is_some_and(|of| n as f64 > of as f64 * ratio);
+            let reason = if over(n_macs, baseline.n_macs, self.spec.budget.flops_ratio) {
+                "FLOPs over budget"
+            } else if over(n_params, baseline.n_params, self.spec.budget.params_ratio) {
+                "parameters over budget"
+            } else {
+                let binding = self.slots.filled().next().map(|s| self.slots.binding(s, 1));
+                let proposal = Proposal {
+                    operator: operator.to_string(),
+                    id: operator.id(),
+                    formula: Some(operator.formula(binding.as_ref())),
+                    n_macs: Some(n_macs),
+                    n_params: Some(n_params),
+                };
+                if let Some(trial) = self.store.propose(&proposal)? {
+                    self.count_refusals()?;
+                    return Ok(Some(trial));
+                }
+                "seen before"
+            };
+            self.store.add_counts(PRUNED, [(reason, 1)])?;
+        }
+        self.count_refusals()?;
+        Ok(None)
+    }
+
+    fn count_refusals(&mut self) -> Result<()> {
+        let refused = std::mem::take(&mut self.synthesizer.refused);
+        self.store.add_counts(PRUNED, refused)
+    }
+
+    /// Quick tuning; false when the trial is settled by it.
+    pub(super) fn is_fast(&mut self, trial: &Trial, operator: &Operator) -> Result<bool> {
+        let start = Instant::now();
+        let baseline = self.store.baseline()?.slots.map_or(f64::INFINITY, |t| t.median_secs);
+        let mut trial = trial.clone();
+        match self.quick_latency(trial.number, Some(operator), WORTH_TRAINING)? {
+            Err(failure) => {
+                self.progress.say(format!("trial {}: {failure}", trial.number));
+                self.store.fail(trial.number, &json(&failure)?)?;
+                Ok(false)
+            }
+            Ok(None) => {
+                self.progress.status(format!("trial {}: not faster", trial.number));
+                self.store.prune(trial.number, "not faster than the original")?;
+                Ok(false)
+            }
+            Ok(Some(timing)) => {
+                trial.slots = Some(timing);
+                trial.phase = Some(Phase::QuickTune);
+                trial.times_secs.insert(Phase::QuickTune, start.elapsed().as_secs_f64());
+                if let Some(slot) = self.slots.filled().next() {
+                    trial.loops = Some(lower::lower(operator, &self.slots.binding(slot, 1))?.print());
+                }
+                self.store.save(&trial)?;
+                self.progress.say(format!("trial {}: slots {:.3} ms ({:.2}× faster)  {operator}", trial.number, timing.median_secs * 1e3, baseline / timing.median_secs));
+                Ok(true)
+            }
+        }
+    }
+
+    /// The time of all slots by a few schedules of each distinct shape, dearest shapes first; `None` as soon as those
+    /// measured are slower than `worth` times the baseline's.
+    pub(super) fn quick_latency(&mut self, number: u32, operator: Option<&Operator>, worth: f64) -> Result<Result<Option<Timing>, Failure>> {
+        // the finals overwrite the baseline's slot times with fully tuned ones, which are no measure for quick ones
+        let mut baseline: BTreeMap<String, f64> = self.store.fact(QUICK_SLOTS)?.unwrap_or_default();
+        let batch = i64::from(self.spec.target.batch);
+        let mut shapes: Vec<(Slot, Vec<String>)> = self.slots.shapes().into_iter().map(|(s, n)| (s.clone(), n)).collect();
+        let weight = |names: &[String]| names.iter().filter_map(|n| baseline.get(n)).sum::<f64>();
+        shapes.sort_by(|a, b| weight(&b.1).total_cmp(&weight(&a.1)));
+        let mut parts = Vec::new();
+        let (mut ours, mut theirs) = (0.0, 0.0);
+        for (slot, names) in shapes {
+            let bare = match self.slots.operator_at(operator, &slot, batch) {
+                Some((operator, binding)) => lower::lower(&operator, &binding)?,
+                None => model::conv(&[batch, slot.c_in, slot.h, slot.w], slot.c_out, 3, 1, 1, 1),
+            };
+            let (nest, _) = lower::layout::channels_last(&bare.with_epilogue(Epilogue { bias: true, relu: true, ..Epilogue::default() }, 1));
+            let best = match self.tune(&nest, self.spec.tune.quick_trials as usize)? {
+                Ok(best) => best,
+                Err(failure) => return Ok(Err(failure)),
+            };
+            let Some(timing) = Timing::of(&best.samples.0) else { return Ok(Err(Failure::NotFinite)) };
+            for name in &names {
+                let slot_time = SlotTime { slot: name.clone(), workload: model::workload(&nest), timing };
+                self.store.record_slot(number, &slot_time)?;
+                if number == BASELINE {
+                    baseline.insert(name.clone(), timing.median_secs);
+                    self.store.save_fact(QUICK_SLOTS, &baseline)?;
+                }
+            }
+            parts.push(timing.times(names.len() as u32));
+            ours += timing.median_secs * names.len() as f64;
+            theirs += names.iter().filter_map(|n| baseline.get(n)).sum::<f64>();
+            if ours > worth * theirs && worth.is_finite() {
+                return Ok(Ok(None));
+            }
+        }
+        Ok(Ok(Some(parts.into_iter().sum())))
+    }
+
+    pub(super) fn train_short(&mut self, batch: Vec<(u32, Operator)>) -> Result<()> {
+        let start = Instant::now();
+        let numbers: Vec<_> = batch.iter().map(|b| b.0.to_string()).collect();
+        self.progress.status(format!("short training of {}; {}", numbers.join(" and "), self.clock()?));
+        let jobs = batch.iter().map(|(number, operator)| self.job(*number, Some(operator), Training::Proxy)).collect::<Result<Vec<_>>>()?;
+        let outcomes = self.train(jobs, Training::Proxy)?;
+        for ((number, _), outcome) in batch.iter().zip(outcomes) {
+            let mut trial = self.store.trial(*number)?;
+            trial.times_secs.insert(Phase::ShortTrain, start.elapsed().as_secs_f64());
+            match outcome {
+                Trained::Done { accuracy, .. } => {
+                    trial.phase = Some(Phase::ShortTrain);
+                    trial.proxy_accuracy = Some(accuracy);
+                    self.store.save(&trial)?;
+                    self.store.complete(*number)?;
+                    self.progress.say(format!("trial {number}: {:.1} % after the short training; {}", accuracy * 100.0, self.clock()?));
+                }
+                Trained::StoppedEarly { accuracy, n_seen, .. } => {
+                    self.store.save(&trial)?;
+                    self.store.prune(*number, "short training far below the original")?;
+                    self.progress.say(format!("trial {number}: given up at {:.1} % after {n_seen} pictures; {}", accuracy * 100.0, self.clock()?));
+                }
+                Trained::Failed(failure) => {
+                    self.store.save(&trial)?;
+                    self.store.fail(*number, &json(&failure)?)?;
+                    self.progress.say(format!("trial {number}: {failure}"));
+                }
+                Trained::Interrupted => return Err(Error::Interrupted),
+            }
+        }
+        Ok(())
+    }
+}

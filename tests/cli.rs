@@ -1,0 +1,90 @@
+//! The program as a person runs it: what goes to stdout, what to stderr, and how it ends.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+fn syntune(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_syntune"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// stdout of a run that must succeed.
+fn done(arguments: &[&str], input: &str) -> String {
+    let output = syntune(arguments, input);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// stderr of a run that must end with code 2 and say nothing on stdout.
+fn refused(arguments: &[&str]) -> String {
+    let output = syntune(arguments, "");
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn an_operator_is_its_name_its_text_a_file_or_standard_input() {
+    let text = "y[n:N, o:Co, h:H, w:W] = sum[c:Ci] x[n, c, shift(h), w] * w1[o, c]";
+    let expected = done(&["lower", text, "--to", "formula"], "");
+    assert!(expected.contains("(h+1)%28"), "{expected}");
+    assert_eq!(done(&["lower", "-", "--to", "formula"], text), expected);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("# found yesterday\n\n{text}\n")).unwrap();
+    assert_eq!(done(&["lower", file.path().to_str().unwrap(), "--to", "formula"], ""), expected);
+    assert!(done(&["lower", "conv", "--shape", "N=1,Ci=2,Co=3,H=4,W=5,k=3"], "").contains("weight w1[3, 2, 3, 3]"));
+    assert!(done(&["lower", "separable", "--to", "torch-py"], "").contains("class "));
+}
+
+#[test]
+fn a_spec_is_shown_with_its_slots_and_gives_operators() {
+    let spec = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/demo.toml");
+    let shown = done(&["check", spec], "");
+    assert!(shown.contains("[budget]") && shown.contains("# slot block1.conv1: "), "{shown}");
+    let lines = done(&["synth", spec, "-n", "5", "--format", "json"], "");
+    assert_eq!(lines.lines().count(), 5);
+    for line in lines.lines() {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let again = done(&["lower", row["text"].as_str().unwrap(), "--to", "text"], "");
+        assert!(again.starts_with(row["id"].as_str().unwrap()), "{again}");
+    }
+    assert_eq!(lines, done(&["synth", spec, "-n", "5", "--format", "json"], ""), "the same seed gives the same operators");
+}
+
+#[test]
+fn bad_input_says_what_to_do_and_ends_with_code_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = folder.path().join("s.toml");
+    let with = |text: &str| {
+        std::fs::write(&spec, text).unwrap();
+        refused(&["check", spec.to_str().unwrap()])
+    };
+    for (error, parts) in [
+        (refused(&["lower", "y[n:N] = x[n"]), vec!["column 13", "expected ',' or ']'"]),
+        (refused(&["lower", "konv"]), vec!["no operator is called", "conv1x1"]),
+        (refused(&["lower", "grouped", "--shape", "N=1,Ci=6,Co=8,H=4,W=4,k=3,g=4"]), vec!["Ci/g", "3/2", "g=4"]),
+        (refused(&["lower", "conv", "--shape", "N=1"]), vec!["has no value", "N=1"]),
+        (refused(&["lower", "conv", "--shape", "N=zero"]), vec!["is no binding", "NAME=NUMBER"]),
+        (refused(&["tune", "conv", "--epilogue", "softmax"]), vec!["--epilogue", "relu"]),
+        (refused(&["tune", "conv", "--strategy", "luck"]), vec!["--strategy", "evolution"]),
+        (refused(&["tune", "conv", "--trials", "0"]), vec!["at least 1"]),
+        (refused(&["report", "nowhere.db"]), vec!["nowhere.db", "no such store"]),
+        (refused(&["check", "nowhere.toml"]), vec!["nowhere.toml"]),
+        (refused(&["fly"]), vec!["fly"]),
+        (with("[slots]\nlayers = [\"stem\"]\n"), vec!["s.toml:2", "slots.layers", "block1.conv1"]),
+        (with("[operator]\nstart = [\"pooled\"]\n"), vec!["s.toml:2", "operator.start", "pooled", "7/2"]),
+        (with("[budget]\nminutes = 0\n"), vec!["s.toml:2", "minutes"]),
+        (with("[budget]\nminuets = 3\n"), vec!["s.toml:2", "minuets", "minutes"]),
+    ] {
+        for part in parts {
+            assert!(error.contains(part), "{part:?} is missing in: {error}");
+        }
+    }
+}
