@@ -18,3 +18,5 @@ mod report;
 mod cli;
 mod layers;
 mod util;
+#[cfg(all(feature = "tvm", feature = "torch"))]
+mod walk;

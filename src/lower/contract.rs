@@ -155,6 +155,16 @@ impl Builder {
             f.axes.splice(axis..=axis, terms.iter().map(|t| Index::Var(t.0)));
             return true;
         }
+        let (outer, step) = terms[0];
+        if step >= span - (extents[outer] - 1) * step {
+            // blocks that do not overlap: also what a diagonal of windows becomes
+            f.value = self.pad(f.value, axis, 0, extents[outer] * step - span);
+            let mut shape = self.shapes[f.value].clone();
+            shape.splice(axis..=axis, [extents[outer], step]);
+            f.value = self.reshape(f.value, shape);
+            f.axes.splice(axis..=axis, [Index::Var(outer), sum_of(&terms[1..])]);
+            return true;
+        }
         let widest = (0..terms.len()).max_by_key(|&i| extents[terms[i].0]).unwrap_or(0);
         let (l, step) = terms.remove(widest);
         let window = span - (extents[l] - 1) * step;
@@ -163,7 +173,7 @@ impl Builder {
         shape.push(window);
         f.value = self.push(Step::Unfold { x: f.value, axis: axis as i64, size: window, step }, shape);
         f.axes[axis] = Index::Var(l);
-        f.axes.push(terms.iter().fold(Index::Const(0), |sum, &(l, c)| sum.add(Index::Var(l).times(c))));
+        f.axes.push(sum_of(&terms));
         true
     }
 
@@ -209,7 +219,16 @@ impl Builder {
                 return self.convolution(x.clone(), w.clone(), conv, keep, extents);
             }
         }
-        let (a, b) = (self.materialize(a, extents), self.materialize(b, extents));
+        let (mut a, mut b, mut extents, mut keep, mut raw) = (a, b, extents.to_vec(), keep.to_vec(), Vec::new());
+        let (raw_a, raw_b) = (raw_axes(&a.axes, &b.axes, &keep, &extents), raw_axes(&b.axes, &a.axes, &keep, &extents));
+        for (f, axes) in [(&mut a, raw_a), (&mut b, raw_b)] {
+            for axis in axes {
+                keep.push(extents.len());
+                raw.push((extents.len(), std::mem::replace(&mut f.axes[axis], Index::Var(extents.len()))));
+                extents.push(self.shapes[f.value][axis]);
+            }
+        }
+        let (a, b) = (self.materialize(a, &extents), self.materialize(b, &extents));
         let labels = |f: &Factor| (0..f.axes.len()).map(|i| f.label(i)).collect::<Vec<_>>();
         let (la, lb) = (labels(&a), labels(&b));
         let mut result: Vec<usize> = la.iter().chain(&lb).copied().filter(|l| keep.contains(l)).collect();
@@ -229,7 +248,8 @@ impl Builder {
         let formula = format!("{},{}->{}", text(&la), text(&lb), text(&result));
         let shape = result.iter().map(|&l| extents[l]).collect();
         let value = self.push(Step::Einsum { formula, xs: vec![a.value, b.value] }, shape);
-        Ok(Factor { value, axes: result.into_iter().map(Index::Var).collect() })
+        let axes = result.into_iter().map(|l| raw.iter().find(|r| r.0 == l).map_or(Index::Var(l), |r| r.1.clone())).collect();
+        Ok(Factor { value, axes })
     }
 
     fn convolution(&mut self, mut x: Factor, w: Factor, conv: ConvShape, keep: &[usize], extents: &[i64]) -> Result<Factor> {
@@ -327,12 +347,18 @@ fn windows_axis(e: &Index, w: &(usize, usize, i64, usize, i64, i64)) -> bool {
     e.loops() == if w.1 < w.3 { vec![w.1, w.3] } else { vec![w.3, w.1] }
 }
 
-/// Axes that read the same loops, transitively; `None` when all are apart.
+fn sum_of(terms: &[(usize, i64)]) -> Index {
+    terms.iter().fold(Index::Const(0), |sum, &(l, c)| sum.add(Index::Var(l).times(c)))
+}
+
+/// Axes that read the same loops; `None` when all are apart. Those with fewest loops first: joined, a diagonal of windows is then
+/// made of blocks that do not overlap.
 fn shared_axes(f: &Factor) -> Option<Vec<usize>> {
     for a in 0..f.axes.len() {
         let mine = f.axes[a].loops();
-        let together: Vec<usize> = (0..f.axes.len()).filter(|&b| b == a || f.axes[b].loops().iter().any(|l| mine.contains(l))).collect();
+        let mut together: Vec<usize> = (0..f.axes.len()).filter(|&b| b == a || f.axes[b].loops().iter().any(|l| mine.contains(l))).collect();
         if together.len() > 1 {
+            together.sort_by_key(|&b| f.axes[b].loops().len());
             return Some(together);
         }
     }
@@ -372,6 +398,18 @@ fn conv_shape(x: &[Index], shape: &[i64], w: &[Index], keep: &[usize], extents: 
     matches!(windows.len(), 1 | 2).then_some(ConvShape { windows, raw })
 }
 
+/// Windowed axes of `x` that a contraction with `w` can leave as they are, to be read later: no loop of theirs ends here, and not all
+/// are in `w`. Contracting before reading saves one multiplication per window position.
+fn raw_axes(x: &[Index], w: &[Index], keep: &[usize], extents: &[i64]) -> Vec<usize> {
+    let in_w: Vec<usize> = w.iter().flat_map(Index::loops).collect();
+    let stays = |&axis: &usize| {
+        let loops = x[axis].loops();
+        let alone = x.iter().enumerate().all(|(b, e)| b == axis || !e.loops().iter().any(|l| loops.contains(l)));
+        alone && is_window(&x[axis], extents) && loops.iter().all(|l| keep.contains(l)) && !loops.iter().all(|l| in_w.contains(l))
+    };
+    (0..x.len()).filter(stays).collect()
+}
+
 /// The least cost of contracting all, and the first pair of that order.
 fn cheapest(factors: &[Shadow], output: &[usize], extents: &[i64]) -> (f64, (usize, usize)) {
     let mut best = (f64::INFINITY, (0, 1));
@@ -398,9 +436,9 @@ fn joined(a: &Shadow, b: &Shadow, keep: &[usize], extents: &[i64]) -> (f64, Shad
     let mut shape: Vec<i64> = Vec::new();
     let mut loops: Vec<usize> = Vec::new();
     let mut cost = 1.0;
-    let mut raw_of = |x: &Shadow, conv: &ConvShape, loops: &mut Vec<usize>| {
+    let mut raw_of = |x: &Shadow, raw: &[usize], loops: &mut Vec<usize>| {
         for (axis, e) in x.axes.iter().enumerate() {
-            if conv.raw.contains(&axis) {
+            if raw.contains(&axis) {
                 cost *= x.shape[axis] as f64;
                 axes.push(e.clone());
                 shape.push(x.shape[axis]);
@@ -411,14 +449,18 @@ fn joined(a: &Shadow, b: &Shadow, keep: &[usize], extents: &[i64]) -> (f64, Shad
     };
     let conv = |x: &Shadow, w: &Shadow| conv_shape(&x.axes, &x.shape, &w.axes, keep, extents);
     if let Some(found) = conv(a, b) {
-        raw_of(a, &found, &mut loops);
+        raw_of(a, &found.raw, &mut loops);
         loops.extend(b.axes.iter().flat_map(Index::loops));
     } else if let Some(found) = conv(b, a) {
-        raw_of(b, &found, &mut loops);
+        raw_of(b, &found.raw, &mut loops);
         loops.extend(a.axes.iter().flat_map(Index::loops));
     } else {
-        loops.extend(a.axes.iter().chain(&b.axes).flat_map(Index::loops));
-        if a.axes.iter().chain(&b.axes).any(|e| is_window(e, extents)) {
+        let (raw_a, raw_b) = (raw_axes(&a.axes, &b.axes, keep, extents), raw_axes(&b.axes, &a.axes, keep, extents));
+        let copied = |x: &Shadow, raw: &[usize]| x.axes.iter().enumerate().any(|(i, e)| !raw.contains(&i) && is_window(e, extents));
+        let windows = copied(a, &raw_a) || copied(b, &raw_b);
+        raw_of(a, &raw_a, &mut loops);
+        raw_of(b, &raw_b, &mut loops);
+        if windows {
             cost *= WINDOW_COST;
         }
     }

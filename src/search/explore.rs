@@ -15,7 +15,7 @@ impl Study<'_> {
         let workloads = model.workloads();
         let n_in_slots = workloads.iter().filter(|(_, call)| call.slot.is_some()).count() as u64;
         let n_workloads = workloads.len() as u64 + n * n_in_slots;
-        let tune = (n_workloads * u64::from(self.spec.tune.trials)) as f64 * self.rates.per_schedule();
+        let tune = self.rates.tuning(n_workloads, u64::from(self.spec.tune.trials));
         Ok((train + tune) * SAFETY + 15.0)
     }
 

@@ -24,6 +24,8 @@ const MODEL_TOLERANCE: f64 = 1e-3;
 const N_TURNS: usize = 7;
 /// One turn of one model.
 const TURN: Effort = Effort { sample_secs: 0.005, min_samples: 15, max_samples: 41, budget_secs: 0.3, hopeless_secs: f64::MAX };
+/// The last word on a kernel while candidates are compared; whole models are timed for longer.
+const SETTLE: Effort = Effort { sample_secs: 0.004, min_samples: 9, max_samples: 41, budget_secs: 0.25, hopeless_secs: f64::MAX };
 /// Seconds after which a whole model's run is given up.
 const MODEL_LIMIT_SECS: f64 = 120.0;
 
@@ -78,6 +80,7 @@ impl Machine {
     /// Compiles a deployment's kernels and lays out its tensors.
     fn program(&mut self, deployment: &Deployment, input: &Path) -> Result<Result<(Program, usize), Failure>> {
         let model = &deployment.model;
+        let folder = tempfile::tempdir_in(self.work.path()).context(|| "making a temporary folder; set TMPDIR to a folder with space".into())?.keep();
         let mut tensors: Vec<Slot> = model.shapes.iter().map(|s| Slot { shape: s.clone(), fill: Fill::Nan }).collect();
         tensors[0].fill = Fill::File(input.to_path_buf());
         let mut libraries: HashMap<String, PathBuf> = HashMap::new();
@@ -101,7 +104,7 @@ impl Machine {
                         let constant = constants.next().ok_or_else(|| misfit(&call.layer))?;
                         let fill = match &deployment.trained {
                             Some((_, trained)) => {
-                                let file = self.work.path().join(format!("constant-{}", tensors.len()));
+                                let file = folder.join(format!("constant-{}", tensors.len()));
                                 write_values(&file, &constant.values(trained)?)?;
                                 Fill::File(file)
                             }
@@ -168,6 +171,7 @@ impl Evaluator for Machine {
             "random" => StrategyKind::Random,
             _ => StrategyKind::Evolutionary,
         };
+        options.final_effort = SETTLE;
         options.stop = self.stop.clone();
         let task = self.task(nest);
         let mut saved = Ok(());

@@ -83,8 +83,11 @@ pub struct Outcome {
 struct Rates {
     train_secs: f64,
     n_trained: u64,
-    tune_secs: f64,
-    n_tuned: u64,
+    schedule_secs: f64,
+    n_schedules: u64,
+    /// Measuring the best few again, once a workload.
+    settle_secs: f64,
+    n_settled: u64,
 }
 
 impl Rates {
@@ -93,9 +96,11 @@ impl Rates {
         if self.n_trained == 0 { 1e-3 } else { self.train_secs / self.n_trained as f64 }
     }
 
-    /// Seconds one measured schedule takes.
-    fn per_schedule(&self) -> f64 {
-        if self.n_tuned == 0 { 0.3 } else { self.tune_secs / self.n_tuned as f64 }
+    /// Seconds that tuning takes.
+    fn tuning(&self, n_workloads: u64, n_trials: u64) -> f64 {
+        let schedule = if self.n_schedules == 0 { 0.3 } else { self.schedule_secs / self.n_schedules as f64 };
+        let settle = if self.n_settled == 0 { 2.0 } else { self.settle_secs / self.n_settled as f64 };
+        n_workloads as f64 * (n_trials as f64 * schedule + settle)
     }
 }
 
@@ -202,14 +207,16 @@ impl<'a> Study<'a> {
         let n_known = known.len();
         let start = Instant::now();
         let (store, strategy, seed) = (&self.store, self.spec.tune.strategy.name(), self.spec.seed);
-        let mut n_new = 0;
+        let (mut n_new, mut last) = (0, start);
         let best = self.evaluator.tune(nest, n_trials, known, &mut |m| {
-            n_new += 1;
+            (n_new, last) = (n_new + 1, Instant::now());
             store.record_measurement(&remember(&workload, m, strategy, seed)?)
         })?;
         if n_new > 0 {
-            self.rates.tune_secs += start.elapsed().as_secs_f64();
-            self.rates.n_tuned += n_new;
+            self.rates.schedule_secs += (last - start).as_secs_f64();
+            self.rates.n_schedules += n_new;
+            self.rates.settle_secs += last.elapsed().as_secs_f64();
+            self.rates.n_settled += 1;
             self.store.save_fact("rates", &self.rates)?;
         }
         self.progress.status(format!("{} schedules of {workload} measured ({n_known} known); {}", n_new, self.clock()?));
