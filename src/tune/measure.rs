@@ -13,7 +13,7 @@ pub const TOLERANCE: f64 = 1e-4;
 /// Samples are stable when their median is this close to the least.
 const STABLE: f64 = 0.02;
 /// A sample with less than this part of the greatest share of processor time was disturbed.
-const UNDISTURBED: f64 = 0.97;
+const UNDISTURBED: f64 = 0.95;
 /// On a busy machine a measurement may take this many times its budget.
 const PATIENCE: f64 = 4.0;
 /// Nests with fewer multiply-adds are interpreted whole; larger ones at chosen positions.
@@ -57,11 +57,13 @@ pub fn time(effort: &Effort, mut call: impl FnMut() -> Result<()>) -> Result<Vec
             continue;
         }
         samples.push(Sample { secs: secs / f64::from(n_calls), cpu_share: cpu / secs });
-        let clean = undisturbed(&samples);
+        let clean = undisturbed(&samples, effort.min_samples);
         let spent = begin.elapsed().as_secs_f64();
-        let enough = clean.len() >= effort.min_samples && (spent > effort.budget_secs || stable(&clean) || clean.len() >= effort.max_samples);
+        let n_clean = clean.iter().filter(|s| s.1).count();
+        let secs: Vec<f64> = clean.iter().map(|s| s.0).collect();
+        let enough = n_clean >= effort.min_samples && (spent > effort.budget_secs || stable(&secs) || n_clean >= effort.max_samples);
         if enough || (samples.len() >= effort.min_samples && spent > PATIENCE * effort.budget_secs) {
-            return Ok(clean);
+            return Ok(secs);
         }
     }
 }
@@ -72,10 +74,14 @@ struct Sample {
     cpu_share: f64,
 }
 
-/// Samples during which other processes took the processor away are left out: their share of processor time is lower.
-fn undisturbed(samples: &[Sample]) -> Vec<f64> {
-    let full = samples.iter().map(|s| s.cpu_share).fold(0.0, f64::max);
-    samples.iter().filter(|s| s.cpu_share >= UNDISTURBED * full).map(|s| s.secs).collect()
+/// Samples during which other processes took the processor away are left out: their share of processor time is lower. Where
+/// fewer than `n_least` remain, the least disturbed are added. Returns seconds, and whether the sample was undisturbed.
+fn undisturbed(samples: &[Sample], n_least: usize) -> Vec<(f64, bool)> {
+    let mut sorted: Vec<&Sample> = samples.iter().collect();
+    sorted.sort_by(|a, b| b.cpu_share.total_cmp(&a.cpu_share));
+    let full = sorted.first().map_or(0.0, |s| s.cpu_share);
+    let marked = sorted.iter().map(|s| (s.secs, s.cpu_share >= UNDISTURBED * full));
+    marked.enumerate().filter(|(i, s)| s.1 || *i < n_least).map(|(_, s)| s).collect()
 }
 
 /// Processor time of this process so far, in seconds.
@@ -151,4 +157,29 @@ pub fn read_values(file: &Path) -> Result<Vec<f32>> {
         return Err(Error::Invalid(format!("{} does not hold whole float32 values: write it again", file.display())));
     }
     Ok(words.iter().map(|w| f32::from_le_bytes(*w)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disturbed_samples_are_left_out_unless_too_few_remain() {
+        let sample = |secs, cpu_share| Sample { secs, cpu_share };
+        let samples = [sample(1.0, 0.99), sample(3.0, 0.4), sample(1.1, 1.0), sample(2.0, 0.6)];
+        assert_eq!(undisturbed(&samples, 1), [(1.1, true), (1.0, true)]);
+        assert_eq!(undisturbed(&samples, 3), [(1.1, true), (1.0, true), (2.0, false)]);
+    }
+
+    #[test]
+    fn a_slow_call_is_made_three_times_only() {
+        let effort = Effort { hopeless_secs: 0.0, ..Effort::QUICK };
+        let mut n = 0;
+        let samples = time(&effort, || {
+            n += 1;
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            Ok(())
+        });
+        assert_eq!((samples.unwrap().len(), n), (3, 3));
+    }
 }
