@@ -130,15 +130,17 @@ impl Study<'_> {
         let start = Instant::now();
         let baseline = self.store.baseline()?.slots.map_or(f64::INFINITY, |t| t.median_secs);
         let mut trial = trial.clone();
-        match self.quick_latency(trial.number, Some(operator), WORTH_TRAINING)? {
+        let worth = self.worth()?;
+        match self.quick_latency(trial.number, Some(operator), worth)? {
             Err(failure) => {
                 self.progress.say(format!("trial {}: {failure}", trial.number));
                 self.store.fail(trial.number, &json(&failure)?)?;
                 Ok(false)
             }
             Ok(None) => {
-                self.progress.status(format!("trial {}: not faster", trial.number));
-                self.store.prune(trial.number, "not faster than the original")?;
+                let reason = if worth < WORTH_TRAINING { "slower than candidates that keep the accuracy" } else { "not faster than the original" };
+                self.progress.status(format!("trial {}: {reason}", trial.number));
+                self.store.prune(trial.number, reason)?;
                 Ok(false)
             }
             Ok(Some(timing)) => {
@@ -153,6 +155,20 @@ impl Study<'_> {
                 Ok(true)
             }
         }
+    }
+
+    /// The share of the baseline's time that a candidate must beat: once enough trained ones keep the accuracy, only a faster
+    /// one can still win.
+    fn worth(&self) -> Result<f64> {
+        let baseline = self.store.baseline()?;
+        let (Some(accuracy), Some(slots)) = (baseline.proxy_accuracy, baseline.slots) else { return Ok(WORTH_TRAINING) };
+        let least = accuracy - self.spec.budget.accuracy_drop / 100.0;
+        let trials = self.store.trials()?;
+        let good = trials.iter().filter(|t| t.proxy_accuracy.is_some_and(|a| a >= least));
+        let mut secs: Vec<f64> = good.filter_map(|t| t.slots.map(|s| s.median_secs)).collect();
+        secs.sort_by(f64::total_cmp);
+        let enough = secs.get(self.spec.train.n_finalists as usize - 1);
+        Ok(enough.map_or(WORTH_TRAINING, |s| (s / slots.median_secs).min(WORTH_TRAINING)))
     }
 
     /// The time of all slots by a few schedules of each distinct shape, dearest shapes first; `None` as soon as those
