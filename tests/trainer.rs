@@ -14,7 +14,7 @@ use syntune::train::request::Recipe;
 use syntune::train::weights::{self, Weight};
 use syntune::train::*;
 
-const NO_STOP: AtomicBool = AtomicBool::new(false);
+static NO_STOP: AtomicBool = AtomicBool::new(false);
 
 fn trainer() -> Trainer {
     child::set_program(env!("CARGO_BIN_EXE_syntune"));

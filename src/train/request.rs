@@ -43,12 +43,13 @@ pub struct Recipe {
     pub precision: Precision,
 }
 
-/// Found on Fashion-MNIST with resnet-small; see [`Recipe::of`].
+/// Found on Fashion-MNIST with resnet-small of width 16: 83.9 % after 10,000 pictures, 88.3 % after 30,000, 90.2 % after 60,000
+/// (batch 64: 82.5 % after 10,000; label smoothing 0: 82.5 %; no mirroring: 83.6 %; one seed each).
 impl Default for Recipe {
     fn default() -> Recipe {
         Recipe {
             n_samples: 60_000,
-            batch: 64,
+            batch: 32,
             lr: 0.1,
             momentum: 0.9,
             weight_decay: 5e-4,
