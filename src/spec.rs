@@ -275,7 +275,7 @@ impl Default for Budget {
 
 impl Default for Train {
     fn default() -> Self {
-        Train { epochs: 10, proxy_samples: 10_000, batch: 64, lr: 0.1, n_finalists: 3 }
+        Train { epochs: 10, proxy_samples: 10_000, batch: 32, lr: 0.1, n_finalists: 3 }
     }
 }
 

@@ -46,6 +46,9 @@ pub enum Outcome {
     Failed(Failure),
 }
 
+/// Freed memory that a worker keeps for its next step.
+const MALLOC_BYTES: u64 = 4 << 30;
+
 /// Runs requests in child processes.
 #[derive(Clone, Debug)]
 pub struct Trainer {
@@ -149,6 +152,9 @@ impl Trainer {
         // libgomp reads both when it is loaded: threads that spin between kernels would slow every other process down, but
         // they are how libtorch is fastest, and that is what is timed
         let mut env = vec![("OMP_NUM_THREADS".to_string(), n_threads.max(1).to_string())];
+        // glibc would give large tensors back to the kernel and fault them in again at every step: a third of the time
+        env.push(("MALLOC_MMAP_THRESHOLD_".into(), MALLOC_BYTES.to_string()));
+        env.push(("MALLOC_TRIM_THRESHOLD_".into(), MALLOC_BYTES.to_string()));
         if !matches!(request, Request::Latency(_)) {
             env.push(("OMP_WAIT_POLICY".into(), "PASSIVE".into()));
         }
