@@ -277,7 +277,7 @@ impl Folded<'_> {
 }
 
 /// The same pictures with channels innermost in memory, which libtorch's convolutions prefer (1.2 to 1.3 times as fast in training).
-fn channels_last(x: &Tensor) -> Result<Tensor, TchError> {
+pub(super) fn channels_last(x: &Tensor) -> Result<Tensor, TchError> {
     x.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])
 }
 

@@ -1,7 +1,7 @@
 //! The worker's side: one process trains, times or runs one model.
 
 use super::data::{Data, Pictures};
-use super::model::{Model, failed};
+use super::model::{Model, channels_last, failed};
 use super::request::{Answer, Epoch, ForwardRequest, LatencyRequest, Precision, Recipe, Request, TrainRequest, check_slots};
 use super::{cuda, weights};
 use crate::child;
@@ -260,24 +260,29 @@ fn latency(request: &LatencyRequest, answer: &mut dyn FnMut(&Answer)) -> Result<
     let _no_grad = tch::no_grad_guard();
     let mut pulse = Pulse { last: Instant::now() };
     let min_secs = request.min_secs.clamp(0.01, 60.0);
-    let time = |n: usize| -> Result<f64> {
+    let time = |x: &Tensor, n: usize| -> Result<f64> {
         let start = Instant::now();
         for _ in 0..n {
-            drop(folded.forward(&x)?);
+            drop(folded.forward(x)?);
         }
         Ok(start.elapsed().as_secs_f64() / n as f64)
     };
+    // which memory layout is faster depends on the model: libtorch gets its better one
+    let layouts = [x.shallow_clone(), channels_last(&x).map_err(failed)?];
+    let mut onces = [f64::INFINITY; 2];
     let warm = Instant::now();
-    let mut once = time(1)?;
-    while warm.elapsed().as_secs_f64() < min_secs / 2.0 {
-        once = once.min(time(1)?);
+    while onces[1].is_infinite() || warm.elapsed().as_secs_f64() < min_secs / 2.0 {
+        for (once, x) in onces.iter_mut().zip(&layouts) {
+            *once = once.min(time(x, 1)?);
+        }
         pulse.beat(0, answer);
     }
+    let (once, x) = if onces[1] < onces[0] { (onces[1], &layouts[1]) } else { (onces[0], &layouts[0]) };
     let n = (LEAST_SAMPLE_SECS / once).ceil().clamp(1.0, 1e6) as usize;
     let start = Instant::now();
     let mut secs = Vec::new();
     loop {
-        secs.push(time(n)?);
+        secs.push(time(x, n)?);
         pulse.beat(0, answer);
         let elapsed = start.elapsed().as_secs_f64();
         let half = secs.len() / 2;
