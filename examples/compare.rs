@@ -35,7 +35,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             for (library, found) in [(&ours, 0), (&library, 1)] {
                 let (program, output) = program(&task, library);
                 let effort = Some(Effort { budget_secs: 0.5, ..Effort::THOROUGH });
-                let request = MeasureRequest { program, expected: vec![(output, None)], tolerance: measure::TOLERANCE, save: vec![], effort };
+                let request =
+                    MeasureRequest { program, expected: vec![(output, None)], tolerance: measure::TOLERANCE, save: vec![], effort };
                 medians[found].push(runner.run(&request, n_threads, 60.0)?.map_err(|f| f.to_string())?.0.median_secs());
             }
         }
@@ -59,11 +60,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn stock(task: &Task, target: &str, folder: &Path, python: &str, script: &str, trials: &str, seed: &str) -> Result<(PathBuf, f64), Box<dyn std::error::Error>> {
+fn stock(
+    task: &Task,
+    target: &str,
+    folder: &Path,
+    python: &str,
+    script: &str,
+    trials: &str,
+    seed: &str,
+) -> Result<(PathBuf, f64), Box<dyn std::error::Error>> {
     std::fs::create_dir_all(folder)?;
     let module = folder.join("module.py");
     std::fs::write(&module, te::te_script(&task.nest)?)?;
-    let output = Command::new(python).arg(script).arg(&module).args([target, trials, seed]).arg(folder).env("TVM_BACKTRACE", "1").env("TVM_NUM_THREADS", task.n_threads.to_string()).output()?;
+    let output = Command::new(python)
+        .arg(script)
+        .arg(&module)
+        .args([target, trials, seed])
+        .arg(folder)
+        .env("TVM_BACKTRACE", "1")
+        .env("TVM_NUM_THREADS", task.n_threads.to_string())
+        .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let Some(line) = text.lines().rfind(|l| l.starts_with('{')) else {
         return Err(format!("stock MetaSchedule failed: {}", String::from_utf8_lossy(&output.stderr)).into());

@@ -299,9 +299,20 @@ fn check(args: &CheckArgs) -> Result<Exit> {
     }
     let model = slots.model(None, 1)?;
     put(&spec.print())?;
-    let mut text = format!("\n# {}: {} kernels, slots {} MACs, {} parameters\n", slots.backbone.name, model.calls.len(), model.slot_macs(), model.slot_params());
+    let mut text = format!(
+        "\n# {}: {} kernels, slots {} MACs, {} parameters\n",
+        slots.backbone.name,
+        model.calls.len(),
+        model.slot_macs(),
+        model.slot_params()
+    );
     for (slot, replaced) in slots.slots.iter().zip(&slots.replaced) {
-        text += &format!("# slot {}: {}{}\n", slot.name, slots.binding(slot, i64::from(spec.target.batch)), if *replaced { "" } else { "  (kept)" });
+        text += &format!(
+            "# slot {}: {}{}\n",
+            slot.name,
+            slots.binding(slot, i64::from(spec.target.batch)),
+            if *replaced { "" } else { "  (kept)" }
+        );
     }
     put(&text)?;
     Ok(Exit::Done)
@@ -348,8 +359,15 @@ fn synth(args: &SynthArgs) -> Result<Exit> {
         n += 1;
         let id = operator.id();
         put(&match args.format {
-            Format::Table => format!("{id}  {:5.3} MACs  {:5.3} params  {operator}\n", macs as f64 / original.slot_macs() as f64, params as f64 / original.slot_params() as f64),
-            Format::Json => format!("{}\n", serde_json::json!({"version": 1, "id": id, "n_macs": macs, "n_params": params, "text": operator.to_string()})),
+            Format::Table => format!(
+                "{id}  {:5.3} MACs  {:5.3} params  {operator}\n",
+                macs as f64 / original.slot_macs() as f64,
+                params as f64 / original.slot_params() as f64
+            ),
+            Format::Json => format!(
+                "{}\n",
+                serde_json::json!({"version": 1, "id": id, "n_macs": macs, "n_params": params, "text": operator.to_string()})
+            ),
             Format::Csv => format!("{id},{macs},{params},\"{operator}\"\n"),
         })?;
     }
@@ -380,7 +398,9 @@ fn read_operator(given: &str) -> Result<Operator> {
     }
     match line {
         Some(line) => library::resolve(line),
-        None => invalid(format!("{given} holds no operator: the first line that is not empty and no # comment must be a name or a text y[…] = …")),
+        None => invalid(format!(
+            "{given} holds no operator: the first line that is not empty and no # comment must be a name or a text y[…] = …"
+        )),
     }
 }
 
@@ -518,7 +538,13 @@ fn tune_verb(args: &TuneArgs) -> Result<Exit> {
     put(&match args.format {
         Format::Table => {
             let mut text = format!("{:.4} ms ± {:.4}, {gflops:.1} GFLOP/s, {} thread(s)\n", secs * 1e3, spread * 1e3, task.n_threads);
-            text += &format!("{} programs measured in {:.1} s ({}); {} samples of the best\n", outcome.n_measured, outcome.cost.total_secs, outcome.stop, best.samples.n_samples());
+            text += &format!(
+                "{} programs measured in {:.1} s ({}); {} samples of the best\n",
+                outcome.n_measured,
+                outcome.cost.total_secs,
+                outcome.stop,
+                best.samples.n_samples()
+            );
             let ms = |s: f64| s * 1e3 / count;
             text += &format!(
                 "per program: replay {:.1} ms, postprocs {:.1} ms, lowering {:.1} ms, LLVM {:.1} ms, link {:.1} ms, run {:.1} ms\n",
@@ -534,8 +560,14 @@ fn tune_verb(args: &TuneArgs) -> Result<Exit> {
             }
             text
         }
-        Format::Json => format!("{}\n", serde_json::json!({"version": 1, "operator": operator.to_string(), "binding": binding.to_string(), "gflops": gflops, "outcome": outcome_json(&outcome.failures, &best, outcome.n_measured, outcome.cost.total_secs), "steps": steps})),
-        Format::Csv => format!("median_secs,spread_secs,gflops,n_measured,total_secs\n{secs},{spread},{gflops},{},{}\n", outcome.n_measured, outcome.cost.total_secs),
+        Format::Json => format!(
+            "{}\n",
+            serde_json::json!({"version": 1, "operator": operator.to_string(), "binding": binding.to_string(), "gflops": gflops, "outcome": outcome_json(&outcome.failures, &best, outcome.n_measured, outcome.cost.total_secs), "steps": steps})
+        ),
+        Format::Csv => format!(
+            "median_secs,spread_secs,gflops,n_measured,total_secs\n{secs},{spread},{gflops},{},{}\n",
+            outcome.n_measured, outcome.cost.total_secs
+        ),
     })?;
     Ok(if outcome.stop == crate::tune::StopReason::Interrupted { Exit::Interrupted } else { Exit::Done })
 }

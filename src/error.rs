@@ -16,7 +16,9 @@ pub enum Error {
     #[error("{}:{line}: {key}: {message}", file.display())]
     Spec { file: PathBuf, line: usize, key: String, message: String },
     /// A size that is not a whole number under a binding.
-    #[error("the size {size} is {value} under {binding}: it must be a whole number ≥ 1; choose other variables' values or another operator")]
+    #[error(
+        "the size {size} is {value} under {binding}: it must be a whole number ≥ 1; choose other variables' values or another operator"
+    )]
     Divide { size: String, value: String, binding: String },
     /// TVM or libtorch is missing, or known not to work.
     #[error("{0}")]

@@ -70,11 +70,8 @@ pub enum Basis {
 pub fn front(trials: &[Trial], baseline: &Baseline) -> (Basis, Vec<Point>) {
     let alive = || trials.iter().filter(|t| !matches!(t.state, State::Pruned | State::Failed));
     let full: Vec<Point> = alive().filter_map(|t| full_point(t, baseline)).collect();
-    let (basis, mut points) = if full.is_empty() {
-        (Basis::Short, alive().filter_map(|t| short_point(t, baseline)).collect())
-    } else {
-        (Basis::Full, full)
-    };
+    let (basis, mut points) =
+        if full.is_empty() { (Basis::Short, alive().filter_map(|t| short_point(t, baseline)).collect()) } else { (Basis::Full, full) };
     points.sort_by(|a, b| {
         let time = a.timing.median_secs.total_cmp(&b.timing.median_secs);
         time.then(b.accuracy.total_cmp(&a.accuracy)).then(a.trial.number.cmp(&b.trial.number))
@@ -159,15 +156,24 @@ fn summary(store: &Store) -> Result<String> {
         "search".into(),
         format!(
             "{}: {} (width {}) on {}, {} thread{}, batch {}, seed {}",
-            spec.name, spec.backbone.name, spec.backbone.width, spec.data.name, spec.target.threads,
-            if spec.target.threads == 1 { "" } else { "s" }, spec.target.batch, spec.seed
+            spec.name,
+            spec.backbone.name,
+            spec.backbone.width,
+            spec.data.name,
+            spec.target.threads,
+            if spec.target.threads == 1 { "" } else { "s" },
+            spec.target.batch,
+            spec.seed
         ),
     ]);
     head.row([
         "budget".into(),
         format!(
             "{}, at most {:.1} points of accuracy lost, MACs ≤ {:.2}×, parameters ≤ {:.2}×",
-            duration(spec.budget.minutes * 60.0), spec.budget.accuracy_drop, spec.budget.flops_ratio, spec.budget.params_ratio
+            duration(spec.budget.minutes * 60.0),
+            spec.budget.accuracy_drop,
+            spec.budget.flops_ratio,
+            spec.budget.params_ratio
         ),
     ]);
     let n = sessions.len();
@@ -230,19 +236,19 @@ fn baseline_table(b: &Baseline) -> Table {
     let mut table = Table::plain();
     let known = |parts: Vec<Option<String>>| parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
     let rows = [
-        ("accuracy", known(vec![
-            b.full_accuracy.map(percent),
-            b.proxy_accuracy.map(|a| format!("{} after the short training", percent(a))),
-        ])),
-        ("slots", known(vec![
-            b.slots.map(time),
-            b.n_macs.map(|n| format!("{} MACs", count(n))),
-            b.n_params.map(|n| format!("{} parameters", count(n))),
-        ])),
-        ("whole model", known(vec![
-            b.tuned.map(|t| format!("{} tuned", time(t))),
-            b.torch.map(|t| format!("{} in libtorch", time(t))),
-        ])),
+        (
+            "accuracy",
+            known(vec![b.full_accuracy.map(percent), b.proxy_accuracy.map(|a| format!("{} after the short training", percent(a)))]),
+        ),
+        (
+            "slots",
+            known(vec![
+                b.slots.map(time),
+                b.n_macs.map(|n| format!("{} MACs", count(n))),
+                b.n_params.map(|n| format!("{} parameters", count(n))),
+            ]),
+        ),
+        ("whole model", known(vec![b.tuned.map(|t| format!("{} tuned", time(t))), b.torch.map(|t| format!("{} in libtorch", time(t)))])),
     ];
     for (name, value) in rows {
         table.row([name.into(), if value.is_empty() { "not measured yet".into() } else { value }]);
@@ -339,7 +345,8 @@ fn summary_json(store: &Store) -> Result<Vec<(&'static str, Value)>> {
 fn summary_csv(store: &Store) -> Result<String> {
     let (trials, b) = (store.trials()?, store.baseline()?);
     let (basis, points) = front(&trials, &b);
-    let mut text = csv(&["role", "trial", "id", "accuracy", "accuracy_change", "secs", "spread_secs", "speedup", "n_macs", "n_params", "operator"]);
+    let mut text =
+        csv(&["role", "trial", "id", "accuracy", "accuracy_change", "secs", "spread_secs", "speedup", "n_macs", "n_params", "operator"]);
     let n = |x: Option<f64>| x.map_or(String::new(), |x| x.to_string());
     let whole = |x: Option<u64>| x.map_or(String::new(), |x| x.to_string());
     let mut baseline = |role: &str, own: Option<f64>, timing: Option<Timing>| {
@@ -405,8 +412,21 @@ fn why(t: &Trial) -> String {
 
 fn trials_csv(store: &Store) -> Result<String> {
     let mut text = csv(&[
-        "trial", "id", "state", "phase", "proxy_accuracy", "full_accuracy", "slots_secs", "slots_spread_secs", "model_secs",
-        "model_spread_secs", "speedup", "n_macs", "n_params", "why", "operator",
+        "trial",
+        "id",
+        "state",
+        "phase",
+        "proxy_accuracy",
+        "full_accuracy",
+        "slots_secs",
+        "slots_spread_secs",
+        "model_secs",
+        "model_spread_secs",
+        "speedup",
+        "n_macs",
+        "n_params",
+        "why",
+        "operator",
     ]);
     let n = |x: Option<f64>| x.map_or(String::new(), |x| x.to_string());
     let whole = |x: Option<u64>| x.map_or(String::new(), |x| x.to_string());
@@ -485,8 +505,7 @@ fn page(store: &Store, number: u32) -> Result<String> {
 
     let slots = store.slots(number)?;
     if !slots.is_empty() {
-        let originals: BTreeMap<String, Timing> =
-            store.slots(crate::store::BASELINE)?.into_iter().map(|s| (s.slot, s.timing)).collect();
+        let originals: BTreeMap<String, Timing> = store.slots(crate::store::BASELINE)?.into_iter().map(|s| (s.slot, s.timing)).collect();
         let mut table = Table::new(["slot", "time", "against original", "workload"]);
         for s in slots {
             let speedup = ratio(originals.get(&s.slot).copied(), Some(s.timing)).map_or("–".into(), faster);

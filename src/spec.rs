@@ -367,9 +367,8 @@ impl Spec {
             operator.fault(),
             data.fault(),
             target.fault(),
-            whole("target.threads", target.threads, 1, cores).map(|(key, message)| {
-                (key, format!("{message}: this machine runs {cores} at once, and more would measure the scheduler"))
-            }),
+            whole("target.threads", target.threads, 1, cores)
+                .map(|(key, message)| (key, format!("{message}: this machine runs {cores} at once, and more would measure the scheduler"))),
             whole("target.batch", target.batch, 1, 1024),
             positive("budget.minutes", budget.minutes, "a number of minutes"),
             when(budget.trials == Some(0), "budget.trials", "0 evaluates nothing; choose at least 1, or leave it out".into()),
@@ -421,7 +420,10 @@ impl Operators {
             let named = letters.next().is_some_and(|c| c.is_ascii_lowercase())
                 && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
             if !named {
-                return Some((key, format!("{name:?} is no name of a coefficient; begin with a lower-case letter, then letters, digits or _")));
+                return Some((
+                    key,
+                    format!("{name:?} is no name of a coefficient; begin with a lower-case letter, then letters, digits or _"),
+                ));
             }
             if !(1..=MAX_COEFFICIENT).contains(&value) {
                 return Some((key, format!("{name} = {value} is out of range; choose a whole number from 1 to {MAX_COEFFICIENT}")));
@@ -545,7 +547,11 @@ impl<'a> Source<'a> {
                 (toml::Value::Table(wanted), DeValue::Table(inner)) => self.walk(inner, wanted, &path)?,
                 (toml::Value::Table(_), _) => {
                     let example = if path == "operator.coefficients" { "{ k = 3 }" } else { "" };
-                    let way_out = if example.is_empty() { format!("[{path}] on a line of its own") } else { format!("{key} = {example}", key = key.get_ref()) };
+                    let way_out = if example.is_empty() {
+                        format!("[{path}] on a line of its own")
+                    } else {
+                        format!("{key} = {example}", key = key.get_ref())
+                    };
                     return Err(error(format!("is a section, not a value; write {way_out}")));
                 }
                 (_, DeValue::Array(_)) if path == "slots.layers" => {

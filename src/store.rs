@@ -18,9 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use open::SCHEMA_VERSION;
-pub use rows::{
-    BASELINE, Baseline, EndToEnd, Epoch, Measurement, Phase, Proposal, Session, SlotTime, State, Timing, Training, Trial,
-};
+pub use rows::{BASELINE, Baseline, EndToEnd, Epoch, Measurement, Phase, Proposal, Session, SlotTime, State, Timing, Training, Trial};
 
 use crate::error::{Error, Result, invalid};
 use crate::spec::Spec;
@@ -131,12 +129,7 @@ impl Store {
         self.read(commit())
     }
 
-    fn list<T>(
-        &self,
-        sql: &str,
-        parameters: impl rusqlite::Params,
-        row: fn(&rusqlite::Row) -> rusqlite::Result<T>,
-    ) -> Result<Vec<T>> {
+    fn list<T>(&self, sql: &str, parameters: impl rusqlite::Params, row: fn(&rusqlite::Row) -> rusqlite::Result<T>) -> Result<Vec<T>> {
         let collect = || self.db.prepare_cached(sql)?.query_map(parameters, row)?.collect();
         self.read(collect())
     }
@@ -202,8 +195,7 @@ impl Store {
     /// A fact that has no table of its own.
     pub fn fact<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         let query = || {
-            let text: Option<String> =
-                self.db.query_row("SELECT value FROM fact WHERE key = ?1", [key], |row| row.get(0)).optional()?;
+            let text: Option<String> = self.db.query_row("SELECT value FROM fact WHERE key = ?1", [key], |row| row.get(0)).optional()?;
             text.map(|text| rows::parse(&text, key)).transpose()
         };
         self.read(query())
@@ -268,8 +260,7 @@ impl Store {
                 _ => runs.push((n, n)),
             }
         }
-        let runs: Vec<String> =
-            runs.iter().map(|(a, b)| if a == b { a.to_string() } else { format!("{a} to {b}") }).collect();
+        let runs: Vec<String> = runs.iter().map(|(a, b)| if a == b { a.to_string() } else { format!("{a} to {b}") }).collect();
         Ok(if runs.is_empty() { "there are none yet".into() } else { format!("there are {}", runs.join(", ")) })
     }
 

@@ -1,22 +1,22 @@
 //! One integration binary, one file per room, in walk order.
 
-mod spec;
-mod synth;
+mod cli;
+mod layers;
 mod lower;
+mod report;
+mod search;
+mod spec;
+mod store;
+mod synth;
 #[cfg(feature = "tvm")]
 mod te;
 #[cfg(feature = "torch")]
 mod torch;
 mod torch_py;
-mod tune;
 mod train;
 #[cfg(feature = "torch")]
 mod trainer;
-mod store;
-mod search;
-mod report;
-mod cli;
-mod layers;
+mod tune;
 mod util;
 #[cfg(all(feature = "tvm", feature = "torch"))]
 mod walk;

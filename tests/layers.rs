@@ -3,10 +3,8 @@
 use std::path::{Path, PathBuf};
 
 /// The rooms in the order of the walk. `tvm` stands before `lower` because `lower::te` writes through it, and `tune` does.
-const WALK: [&str; 15] = [
-    "error", "child", "spec", "synth", "tvm", "lower", "tune", "train", "store", "search", "report", "plugin", "cli", "lib",
-    "main",
-];
+const WALK: [&str; 15] =
+    ["error", "child", "spec", "synth", "tvm", "lower", "tune", "train", "store", "search", "report", "plugin", "cli", "lib", "main"];
 
 fn place(room: &str) -> Option<usize> {
     WALK.iter().position(|r| *r == room)

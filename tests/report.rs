@@ -60,7 +60,13 @@ fn every_csv_line_has_as_many_cells_as_the_header() {
     // The made-up operator `share, "3x3"` holds a comma and quotes.
     let cells = |line: &str| {
         let mut quoted = false;
-        1 + line.chars().filter(|&c| { quoted ^= c == '"'; c == ',' && !quoted }).count()
+        1 + line
+            .chars()
+            .filter(|&c| {
+                quoted ^= c == '"';
+                c == ',' && !quoted
+            })
+            .count()
     };
     for view in [View::Summary, View::Trials] {
         let text = print(view, Format::Csv);

@@ -119,7 +119,17 @@ fn search(spec: &Spec, file: &std::path::Path, fake: &mut Fake) -> Result<Outcom
 fn findings(file: &std::path::Path) -> Vec<String> {
     let store = Store::open_read(file).unwrap();
     let trials = store.trials().unwrap();
-    let line = |t: &syntune::store::Trial| format!("{} {} {:?} {:?} {:?} {:?}", t.number, t.id, t.state, t.proxy_accuracy, t.full_accuracy, t.end_to_end.map(|e| e.model.median_secs));
+    let line = |t: &syntune::store::Trial| {
+        format!(
+            "{} {} {:?} {:?} {:?} {:?}",
+            t.number,
+            t.id,
+            t.state,
+            t.proxy_accuracy,
+            t.full_accuracy,
+            t.end_to_end.map(|e| e.model.median_secs)
+        )
+    };
     trials.iter().map(line).chain([format!("{:?}", store.winner().unwrap())]).collect()
 }
 
@@ -235,7 +245,9 @@ fn plain(backbone: &Backbone, nests: &[LoopNest], trained: &Values, input: &[f32
                 }
                 y
             }
-            Op::GlobalAvgPool => of(0).chunks((shape(0)[1] * shape(0)[2]) as usize).map(|c| c.iter().sum::<f32>() / c.len() as f32).collect(),
+            Op::GlobalAvgPool => {
+                of(0).chunks((shape(0)[1] * shape(0)[2]) as usize).map(|c| c.iter().sum::<f32>() / c.len() as f32).collect()
+            }
             Op::Linear { c_in, .. } => {
                 let (x, w) = (of(0), value("weight"));
                 w.chunks(c_in as usize).zip(value("bias")).map(|(row, b)| row.iter().zip(&x).map(|(a, b)| a * b).sum::<f32>() + b).collect()
@@ -245,7 +257,8 @@ fn plain(backbone: &Backbone, nests: &[LoopNest], trained: &Values, input: &[f32
                 lower::interp(&nest, &[&of(0), &value("weight")]).unwrap()
             }
             Op::Slot { index, .. } => {
-                let weights: Vec<Vec<f32>> = (0..nests[index].tensors.iter().filter(|t| t.role == Role::Weight).count()).map(|w| value(&format!("w{w}"))).collect();
+                let weights: Vec<Vec<f32>> =
+                    (0..nests[index].tensors.iter().filter(|t| t.role == Role::Weight).count()).map(|w| value(&format!("w{w}"))).collect();
                 let x = of(0);
                 let arguments: Vec<&[f32]> = std::iter::once(&x[..]).chain(weights.iter().map(Vec::as_slice)).collect();
                 lower::interp(&nests[index], &arguments).unwrap()

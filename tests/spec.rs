@@ -125,7 +125,12 @@ fn each_fault_names_line_and_key_and_the_way_out() {
         ("[slots]\nlayers = [\"a\",\n 3]\n", 2, "slots.layers", "a list of texts, not one with the number 3"),
         ("[operator]\nstart = \"conv1x1\"\n", 2, "operator.start", "a list of texts, not the text"),
         ("[operator]\ncoefficients = 3\n", 2, "operator.coefficients", "write coefficients = { k = 3 }"),
-        ("[operator]\ncoefficients = { k = \"3\" }\n", 2, "operator.coefficients.k", "a whole number, not the text \"3\"; for example `k = 3`"),
+        (
+            "[operator]\ncoefficients = { k = \"3\" }\n",
+            2,
+            "operator.coefficients.k",
+            "a whole number, not the text \"3\"; for example `k = 3`",
+        ),
         // impossible values
         ("name = \" \"\n", 1, "name", "is empty"),
         ("[backbone]\nwidth = 0\n", 2, "backbone.width", "from 1 to 512"),

@@ -46,11 +46,10 @@ fn what_is_kept_comes_back() {
     let after = (store.trials().unwrap(), store.baseline().unwrap(), store.slots(1).unwrap(), store.epochs(1).unwrap());
     assert_eq!(before, after);
     assert_eq!(after.0.len(), 7);
-    assert_eq!(after.3.iter().map(|e| (e.training, e.epoch)).collect::<Vec<_>>(), [
-        (Training::Proxy, 1),
-        (Training::Full, 1),
-        (Training::Full, 2)
-    ]);
+    assert_eq!(
+        after.3.iter().map(|e| (e.training, e.epoch)).collect::<Vec<_>>(),
+        [(Training::Proxy, 1), (Training::Full, 1), (Training::Full, 2)]
+    );
     assert!(store.epochs(6).unwrap()[0].loss.is_nan());
     assert_eq!(store.winner().unwrap(), Some(Some(1)));
     assert_eq!(store.counts(PRUNED).unwrap()["no weight"], 31);
@@ -138,10 +137,7 @@ fn the_best_config_is_the_fastest_over_all_its_measurements_and_never_failed() {
 
 #[test]
 fn timings_are_medians_with_spread() {
-    assert_eq!(
-        Timing::of(&[4.0, 1.0, 2.0, 3.0, 5.0]),
-        Some(Timing { median_secs: 3.0, min_secs: 1.0, spread_secs: 1.0, n_samples: 5 })
-    );
+    assert_eq!(Timing::of(&[4.0, 1.0, 2.0, 3.0, 5.0]), Some(Timing { median_secs: 3.0, min_secs: 1.0, spread_secs: 1.0, n_samples: 5 }));
     assert_eq!(Timing::of(&[1.0, 2.0]).unwrap().median_secs, 1.5);
     assert_eq!(Timing::of(&[]), None);
     assert_eq!(Timing::of(&[f64::NAN]), None);
@@ -159,8 +155,7 @@ fn slots_and_epochs_are_replaced_in_place() {
         let epoch = Epoch { training: Training::Proxy, epoch: 1, n_seen: 1, loss: 1.0, accuracy: secs / 10.0, secs: 1.0 };
         store.record_epoch(BASELINE, &epoch).unwrap();
     }
-    let slots: Vec<(String, f64)> =
-        store.slots(BASELINE).unwrap().into_iter().map(|s| (s.slot, s.timing.median_secs)).collect();
+    let slots: Vec<(String, f64)> = store.slots(BASELINE).unwrap().into_iter().map(|s| (s.slot, s.timing.median_secs)).collect();
     assert_eq!(slots, [("b".to_string(), 3.0), ("a".to_string(), 2.0)]);
     assert_eq!(store.epochs(BASELINE).unwrap().len(), 1);
 }

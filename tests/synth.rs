@@ -1,7 +1,7 @@
 //! Sizes, primitives, operators and their text.
 
-use syntune::synth::library::{LIBRARY, resolve};
 use std::collections::BTreeSet;
+use syntune::synth::library::{LIBRARY, resolve};
 use syntune::synth::{Binding, Operator, Space, Synthesizer, Variables};
 
 #[test]
@@ -26,20 +26,26 @@ fn ids_do_not_depend_on_names_or_order() {
 
 #[test]
 fn ids_are_stable() {
-    let lines: Vec<_> = LIBRARY.iter().map(|(name, _, _)| {
-        let o = resolve(name).unwrap();
-        format!("{name} {} {o}", o.id())
-    }).collect();
+    let lines: Vec<_> = LIBRARY
+        .iter()
+        .map(|(name, _, _)| {
+            let o = resolve(name).unwrap();
+            format!("{name} {} {o}", o.id())
+        })
+        .collect();
     insta::assert_snapshot!(lines.join("\n"));
 }
 
 #[test]
 fn formulas_read_like_the_literature() {
     let binding = Binding::of(&[("N", 1), ("Ci", 8), ("Co", 8), ("H", 10), ("W", 10), ("k", 3), ("g", 2), ("s", 2)]);
-    let lines: Vec<_> = LIBRARY.iter().map(|(name, _, _)| {
-        let o = resolve(name).unwrap();
-        format!("{name}: {}\n    {}", o.formula(None), o.formula(Some(&binding)))
-    }).collect();
+    let lines: Vec<_> = LIBRARY
+        .iter()
+        .map(|(name, _, _)| {
+            let o = resolve(name).unwrap();
+            format!("{name}: {}\n    {}", o.formula(None), o.formula(Some(&binding)))
+        })
+        .collect();
     insta::assert_snapshot!(lines.join("\n"));
 }
 

@@ -205,7 +205,8 @@ mod operators {
         for (name, _, _) in LIBRARY {
             let operator = resolve(name).unwrap();
             for (k, h, w) in [(3, 6, 10), (2, 4, 6), (5, 6, 4)] {
-                let binding = Binding::of(&[("N", 2), ("Ci", 8), ("Co", 12), ("C", 8), ("H", h), ("W", w), ("L", 5), ("g", 2), ("s", 2), ("k", k)]);
+                let binding =
+                    Binding::of(&[("N", 2), ("Ci", 8), ("Co", 12), ("C", 8), ("H", h), ("W", w), ("L", 5), ("g", 2), ("s", 2), ("k", k)]);
                 agree(&lower_flat(&operator, &binding).unwrap());
                 if *name != "linear" {
                     agree_in_both_layouts(&format!("{name} k={k}"), &operator, &binding);
@@ -242,7 +243,10 @@ fn two_shifted_parts_of_one_loop_are_not_merged() {
             sums: vec![],
             reduction: Reduction::Sum,
             guards: vec![],
-            body: Expr::Load(Access { tensor: 0, index: vec![Index::Var(0).over(2).plus(1).modulo(3), Index::Var(0).modulo(2).plus(1).modulo(2)] }),
+            body: Expr::Load(Access {
+                tensor: 0,
+                index: vec![Index::Var(0).over(2).plus(1).modulo(3), Index::Var(0).modulo(2).plus(1).modulo(2)],
+            }),
         }],
     };
     agree(&nest);

@@ -95,7 +95,14 @@ impl Draft {
         self.body(axes, sums, guards, Reduction::Sum, |_, _| body)
     }
 
-    fn body(mut self, axes: &str, sums: &str, guards: &[&str], reduction: Reduction, body: impl FnOnce(&Draft, &[String]) -> Expr) -> Draft {
+    fn body(
+        mut self,
+        axes: &str,
+        sums: &str,
+        guards: &[&str],
+        reduction: Reduction,
+        body: impl FnOnce(&Draft, &[String]) -> Expr,
+    ) -> Draft {
         let (axes, sums) = (loops(axes), loops(sums));
         let names: Vec<String> = axes.iter().chain(&sums).map(|l| l.name.clone()).collect();
         let body = body(&self, &names);
@@ -171,7 +178,9 @@ fn is_conv(nest: &LoopNest) {
 }
 
 fn conv3x3() -> LoopNest {
-    Draft::new("x:2,3,7,5 w:4,3,3,3").stage("n:2 o:4 h:7 w:5", "c:3 i:3 j:3", &["h+i-1 < 7", "w+j-1 < 5"], "x[n,c,h+i-1,w+j-1] · w[o,c,i,j]").nest()
+    Draft::new("x:2,3,7,5 w:4,3,3,3")
+        .stage("n:2 o:4 h:7 w:5", "c:3 i:3 j:3", &["h+i-1 < 7", "w+j-1 < 5"], "x[n,c,h+i-1,w+j-1] · w[o,c,i,j]")
+        .nest()
 }
 
 #[test]
@@ -181,25 +190,65 @@ fn a_3x3_convolution_becomes_one_conv2d() {
 
 #[test]
 fn factors_may_stand_in_any_order_and_weights_in_any_layout() {
-    is_conv(&Draft::new("x:2,3,7,5 w:3,3,3,4").stage("n:2 o:4 h:7 w:5", "c:3 i:3 j:3", &["h+i-1 < 7", "w+j-1 < 5"], "w[i,c,j,o] · x[n,c,h+i-1,w+j-1]").nest());
-    is_conv(&Draft::new("x:2,7,5,3 w:4,3,3,3").stage("n:2 h:7 w:5 o:4", "c:3 i:3 j:3", &["h+i-1 < 7", "w+j-1 < 5"], "x[n,h+i-1,w+j-1,c] · w[o,c,i,j]").nest());
+    is_conv(
+        &Draft::new("x:2,3,7,5 w:3,3,3,4")
+            .stage("n:2 o:4 h:7 w:5", "c:3 i:3 j:3", &["h+i-1 < 7", "w+j-1 < 5"], "w[i,c,j,o] · x[n,c,h+i-1,w+j-1]")
+            .nest(),
+    );
+    is_conv(
+        &Draft::new("x:2,7,5,3 w:4,3,3,3")
+            .stage("n:2 h:7 w:5 o:4", "c:3 i:3 j:3", &["h+i-1 < 7", "w+j-1 < 5"], "x[n,h+i-1,w+j-1,c] · w[o,c,i,j]")
+            .nest(),
+    );
 }
 
 #[test]
 fn strided_dilated_and_even_windows_become_conv2d() {
-    is_conv(&Draft::new("x:2,3,9,8 w:4,3,3,2").stage("n:2 o:4 h:5 w:4", "c:3 i:3 j:2", &["h*2+i-1 < 9", "w*2+j < 8"], "x[n,c,h*2+i-1,w*2+j] · w[o,c,i,j]").nest());
-    is_conv(&Draft::new("x:2,3,9,8 w:4,3,3,3").stage("n:2 o:4 h:9 w:8", "c:3 i:3 j:3", &["h+i*2-2 < 9", "w+j*3-3 < 8"], "x[n,c,h+i*2-2,w+j*3-3] · w[o,c,i,j]").nest());
-    is_conv(&Draft::new("x:2,3,9,8 w:4,3,4,2").stage("n:2 o:4 h:9 w:8", "c:3 i:4 j:2", &["h+i-1 < 9", "w+j-1 < 8"], "x[n,c,h+i-1,w+j-1] · w[o,c,i,j]").nest());
-    is_conv(&Draft::new("x:2,3,9,8 w:4,3,4,3").stage("n:2 o:4 h:9 w:5", "c:3 i:4 j:3", &["h+i-1 < 9"], "x[n,c,h+i-1,w+j+1] · w[o,c,i,j]").nest());
+    is_conv(
+        &Draft::new("x:2,3,9,8 w:4,3,3,2")
+            .stage("n:2 o:4 h:5 w:4", "c:3 i:3 j:2", &["h*2+i-1 < 9", "w*2+j < 8"], "x[n,c,h*2+i-1,w*2+j] · w[o,c,i,j]")
+            .nest(),
+    );
+    is_conv(
+        &Draft::new("x:2,3,9,8 w:4,3,3,3")
+            .stage("n:2 o:4 h:9 w:8", "c:3 i:3 j:3", &["h+i*2-2 < 9", "w+j*3-3 < 8"], "x[n,c,h+i*2-2,w+j*3-3] · w[o,c,i,j]")
+            .nest(),
+    );
+    is_conv(
+        &Draft::new("x:2,3,9,8 w:4,3,4,2")
+            .stage("n:2 o:4 h:9 w:8", "c:3 i:4 j:2", &["h+i-1 < 9", "w+j-1 < 8"], "x[n,c,h+i-1,w+j-1] · w[o,c,i,j]")
+            .nest(),
+    );
+    is_conv(
+        &Draft::new("x:2,3,9,8 w:4,3,4,3")
+            .stage("n:2 o:4 h:9 w:5", "c:3 i:4 j:3", &["h+i-1 < 9"], "x[n,c,h+i-1,w+j+1] · w[o,c,i,j]")
+            .nest(),
+    );
 }
 
 #[test]
 fn grouped_and_depthwise_windows_become_grouped_conv2d() {
-    is_conv(&Draft::new("x:2,6,5,5 w:2,4,3,3,3").stage("n:2 g:2 o:4 h:5 w:5", "c:3 i:3 j:3", &["h+i-1 < 5", "w+j-1 < 5"], "x[n,g*3+c,h+i-1,w+j-1] · w[g,o,c,i,j]").nest());
-    is_conv(&Draft::new("x:2,6,5,5 w:8,3,3,3").stage("n:2 o:8 h:5 w:5", "c:3 i:3 j:3", &["h+i-1 < 5", "w+j-1 < 5"], "x[n,(o//4)*3+c,h+i-1,w+j-1] · w[o,c,i,j]").nest());
-    is_conv(&Draft::new("x:2,6,5,5 w:6,3,3").stage("n:2 c:6 h:5 w:5", "i:3 j:3", &["h+i-1 < 5", "w+j-1 < 5"], "x[n,c,h+i-1,w+j-1] · w[c,i,j]").nest());
+    is_conv(
+        &Draft::new("x:2,6,5,5 w:2,4,3,3,3")
+            .stage("n:2 g:2 o:4 h:5 w:5", "c:3 i:3 j:3", &["h+i-1 < 5", "w+j-1 < 5"], "x[n,g*3+c,h+i-1,w+j-1] · w[g,o,c,i,j]")
+            .nest(),
+    );
+    is_conv(
+        &Draft::new("x:2,6,5,5 w:8,3,3,3")
+            .stage("n:2 o:8 h:5 w:5", "c:3 i:3 j:3", &["h+i-1 < 5", "w+j-1 < 5"], "x[n,(o//4)*3+c,h+i-1,w+j-1] · w[o,c,i,j]")
+            .nest(),
+    );
+    is_conv(
+        &Draft::new("x:2,6,5,5 w:6,3,3")
+            .stage("n:2 c:6 h:5 w:5", "i:3 j:3", &["h+i-1 < 5", "w+j-1 < 5"], "x[n,c,h+i-1,w+j-1] · w[c,i,j]")
+            .nest(),
+    );
     // one weight for all groups
-    is_conv(&Draft::new("x:2,6,5,5 w:4,3,3,3").stage("n:2 g:2 o:4 h:5 w:5", "c:3 i:3 j:3", &["h+i-1 < 5", "w+j-1 < 5"], "x[n,g*3+c,h+i-1,w+j-1] · w[o,c,i,j]").nest());
+    is_conv(
+        &Draft::new("x:2,6,5,5 w:4,3,3,3")
+            .stage("n:2 g:2 o:4 h:5 w:5", "c:3 i:3 j:3", &["h+i-1 < 5", "w+j-1 < 5"], "x[n,g*3+c,h+i-1,w+j-1] · w[o,c,i,j]")
+            .nest(),
+    );
 }
 
 #[test]
@@ -234,7 +283,11 @@ fn shifts_become_rolls() {
 fn strided_slices_and_pools() {
     agrees(&Draft::new("x:2,3,8,6 w:4,3").stage("n:2 o:4 h:4 w:3", "c:3", &[], "x[n,c,h*2,w*2+1] · w[o,c]").nest());
     agrees(&Draft::new("x:2,3,8,6").stage("n:2 c:3 h:4 w:3", "i:2 j:2", &[], "x[n,c,h*2+i,w*2+j]").nest());
-    agrees(&Draft::new("x:2,3,7,5 w:4,3").stage("n:2 o:4 h:7 w:5", "c:3 i:3 j:3", &["h+i-1 < 7", "w+j-1 < 5"], "x[n,c,h+i-1,w+j-1] · w[o,c]").nest());
+    agrees(
+        &Draft::new("x:2,3,7,5 w:4,3")
+            .stage("n:2 o:4 h:7 w:5", "c:3 i:3 j:3", &["h+i-1 < 7", "w+j-1 < 5"], "x[n,c,h+i-1,w+j-1] · w[o,c]")
+            .nest(),
+    );
     // a sum that nothing reads, an output that nothing reads
     agrees(&Draft::new("x:2,3").stage("n:2 k:4", "c:3 d:5", &[], "x[n,c]").nest());
     agrees(&Draft::new("x:2,3,4 w:3").stage("n:2", "c:3 d:4", &[], "x[n,c,d] · w[c]").nest());
@@ -257,7 +310,9 @@ fn low_rank_factors_in_two_stages_and_in_one() {
             .stage("n:2 o:4 h:7 w:5", "r:2", &[], "t0[n,r,h,w] · w1[o,r]")
             .nest(),
     );
-    let one = |product| Draft::new("x:2,6,7,5 w0:2,6,3 w1:8,2,3").stage("n:2 o:8 h:7 w:5", "c:6 r:2 i:3 j:3", &["h+i-1 < 7", "w+j-1 < 5"], product).nest();
+    let one = |product| {
+        Draft::new("x:2,6,7,5 w0:2,6,3 w1:8,2,3").stage("n:2 o:8 h:7 w:5", "c:6 r:2 i:3 j:3", &["h+i-1 < 7", "w+j-1 < 5"], product).nest()
+    };
     let nest = one("x[n,c,h+i-1,w+j-1] · w0[r,c,i] · w1[o,r,j]");
     agrees(&nest);
     assert_eq!(count(&nest, |s| matches!(s, Step::Conv { .. })), 2, "separable windows are two convolutions");
@@ -268,7 +323,9 @@ fn low_rank_factors_in_two_stages_and_in_one() {
 fn one_loop_on_two_axes_reads_the_diagonal() {
     agrees(&Draft::new("x:2,5,5 w:3,2").stage("o:3 h:5", "c:2", &[], "x[c,h,h] · w[o,c]").nest());
     agrees(&Draft::new("x:2,5,5 w:3,2,3").stage("o:3 h:5", "c:2 i:3", &["h+i-1 < 5"], "x[c,h+i-1,h] · w[o,c,i]").nest());
-    agrees(&Draft::new("x:2,5,6 w:3,2,3").stage("o:3 h:5 v:6", "c:2 i:3", &["h+i-1 < 5", "v+i-1 < 6"], "x[c,h+i-1,v+i-1] · w[o,c,i]").nest());
+    agrees(
+        &Draft::new("x:2,5,6 w:3,2,3").stage("o:3 h:5 v:6", "c:2 i:3", &["h+i-1 < 5", "v+i-1 < 6"], "x[c,h+i-1,v+i-1] · w[o,c,i]").nest(),
+    );
 }
 
 #[test]
@@ -287,10 +344,16 @@ fn quotients_and_remainders_become_reshapes() {
 
 #[test]
 fn a_window_of_a_window_keeps_both_borders() {
-    let nest = Draft::new("x:2,3,9 w0:3,3 w1:3").stage("n:2 c:3 h:9", "i:3 e:3", &["h+i-1 < 9", "h+i+e-2 < 9"], "x[n,c,h+i+e-2] · w0[c,i] · w1[e]").nest();
+    let nest = Draft::new("x:2,3,9 w0:3,3 w1:3")
+        .stage("n:2 c:3 h:9", "i:3 e:3", &["h+i-1 < 9", "h+i+e-2 < 9"], "x[n,c,h+i+e-2] · w0[c,i] · w1[e]")
+        .nest();
     agrees(&nest);
     agrees(&Draft::new("x:2,3,9 w0:3,3").stage("n:2 c:3 h:9", "i:3 e:3", &["h+i-1 < 9", "h+i+e-2 < 9"], "x[n,c,h+i+e-2] · w0[c,i]").nest());
-    agrees(&Draft::new("x:2,3,9 w0:4,3,3").stage("n:2 o:4 h:9", "c:3 i:3 e:3", &["h+i-1 < 9", "h+i+e-2 < 9"], "x[n,c,h+i+e-2] · w0[o,c,e]").nest());
+    agrees(
+        &Draft::new("x:2,3,9 w0:4,3,3")
+            .stage("n:2 o:4 h:9", "c:3 i:3 e:3", &["h+i-1 < 9", "h+i+e-2 < 9"], "x[n,c,h+i+e-2] · w0[o,c,e]")
+            .nest(),
+    );
 }
 
 #[test]
@@ -328,7 +391,11 @@ mod operators {
         let mut largest: f64 = 0.0;
         for nest in [lower(operator, binding).unwrap(), lower_flat(operator, binding).unwrap()] {
             let (forward, gradient) = check(&nest, 1);
-            assert!(forward < 1e-5 && gradient < 5e-3, "{label}: forward is off by {forward:e}, gradients by {gradient:e}\n{}", nest.print());
+            assert!(
+                forward < 1e-5 && gradient < 5e-3,
+                "{label}: forward is off by {forward:e}, gradients by {gradient:e}\n{}",
+                nest.print()
+            );
             largest = largest.max(forward);
         }
         largest

@@ -68,12 +68,23 @@ fn a_training_learns_reports_and_repeats_itself_bit_for_bit() {
     assert_eq!(epochs.iter().map(|e| (e.n_seen, e.n_test)).collect::<Vec<_>>(), [(320, 64), (640, 64), (960, 100)]);
     assert!(epochs[2].loss < epochs[0].loss);
     let (_, again, saved_again) = once();
-    assert_eq!(again.iter().map(|e| (e.loss, e.accuracy)).collect::<Vec<_>>(), epochs.iter().map(|e| (e.loss, e.accuracy)).collect::<Vec<_>>());
+    assert_eq!(
+        again.iter().map(|e| (e.loss, e.accuracy)).collect::<Vec<_>>(),
+        epochs.iter().map(|e| (e.loss, e.accuracy)).collect::<Vec<_>>()
+    );
     assert_eq!(saved, saved_again);
     let names: Vec<&str> = saved.iter().map(|w| w.name.as_str()).filter(|n| n.starts_with("block1.conv1") || n.starts_with("cl")).collect();
     assert_eq!(
         names,
-        ["block1.conv1.bn.bias", "block1.conv1.bn.running_mean", "block1.conv1.bn.running_var", "block1.conv1.bn.weight", "block1.conv1.w0", "classifier.bias", "classifier.weight"]
+        [
+            "block1.conv1.bn.bias",
+            "block1.conv1.bn.running_mean",
+            "block1.conv1.bn.running_var",
+            "block1.conv1.bn.weight",
+            "block1.conv1.w0",
+            "classifier.bias",
+            "classifier.weight"
+        ]
     );
 }
 
@@ -91,7 +102,14 @@ fn folding_batch_norm_changes_nothing_but_rounding() {
         assert!(matches!(outcome, Outcome::Done { .. }), "{operator}: {outcome:?}");
         let input: Vec<f32> = (0..3 * 784).map(|i| ((i * 7919) % 1000) as f32 / 500.0 - 1.0).collect();
         let logits = |folded| {
-            let r = ForwardRequest { backbone: backbone.clone(), nests: nests(&backbone, operator, 3), weights: path.clone(), input: input.clone(), n_threads: 1, folded };
+            let r = ForwardRequest {
+                backbone: backbone.clone(),
+                nests: nests(&backbone, operator, 3),
+                weights: path.clone(),
+                input: input.clone(),
+                n_threads: 1,
+                folded,
+            };
             trainer().forward(r, &NO_STOP).unwrap().unwrap()
         };
         let (plain, folded) = (logits(false), logits(true));

@@ -222,7 +222,10 @@ mod real {
         let weight = Slot { shape: vec![4, 4, 3, 3], fill: Fill::Random(2) };
         let program = Program {
             tensors: vec![image(Fill::Random(1)), weight, image(Fill::Nan), image(Fill::Nan)],
-            steps: vec![Step { library: library.clone(), arguments: vec![0, 1, 2] }, Step { library: library.clone(), arguments: vec![2, 1, 3] }],
+            steps: vec![
+                Step { library: library.clone(), arguments: vec![0, 1, 2] },
+                Step { library: library.clone(), arguments: vec![2, 1, 3] },
+            ],
         };
         let samples = runner.time_program(&program, &[2, 3], 1, &Effort::QUICK).unwrap().unwrap();
         assert!(samples.n_samples() >= 5);
@@ -273,7 +276,8 @@ mod real {
         assert!(run_plain(&mut runner, fine(), 20.0).is_ok());
         // 2^48 iterations
         let start = Instant::now();
-        let endless = run_plain(&mut runner, sum_of(&[1 << 24, 1 << 24], Index::Var(0).add(Index::Var(1)).add(Index::Var(2)).modulo(4), vec![]), 1.0);
+        let endless =
+            run_plain(&mut runner, sum_of(&[1 << 24, 1 << 24], Index::Var(0).add(Index::Var(1)).add(Index::Var(2)).modulo(4), vec![]), 1.0);
         assert!(matches!(endless, Err(Failure::TimedOut { .. })), "{endless:?}");
         assert!(start.elapsed() < Duration::from_secs(10));
         // compared with another nest's output

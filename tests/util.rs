@@ -1,17 +1,14 @@
-
 //! What several rooms' tests need.
 
 use rand::{Rng, SeedableRng};
+use std::path::Path;
 use syntune::lower::index::Index;
 use syntune::lower::{Access, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor};
-use std::path::Path;
 
 use serde_json::json;
 use syntune::error::{Error, Result};
 use syntune::spec::Spec;
-use syntune::store::{
-    BASELINE, Baseline, EndToEnd, Epoch, Measurement, PRUNED, Phase, Proposal, SlotTime, Store, Timing, Training, Trial,
-};
+use syntune::store::{BASELINE, Baseline, EndToEnd, Epoch, Measurement, PRUNED, Phase, Proposal, SlotTime, Store, Timing, Training, Trial};
 
 /// The message of a store's error.
 #[track_caller]

@@ -147,7 +147,10 @@ impl Builder {
             _ => {}
         }
         terms.sort_by_key(|t| -t.1);
-        let exact = start == 0 && span == size && terms.windows(2).all(|p| p[0].1 == p[1].1 * extents[p[1].0]) && terms.last().is_some_and(|t| t.1 == 1);
+        let exact = start == 0
+            && span == size
+            && terms.windows(2).all(|p| p[0].1 == p[1].1 * extents[p[1].0])
+            && terms.last().is_some_and(|t| t.1 == 1);
         if exact {
             let mut shape = self.shapes[f.value].clone();
             shape.splice(axis..=axis, terms.iter().map(|t| extents[t.0]));
@@ -261,7 +264,8 @@ impl Builder {
                 raw.push((extents.len() - 1, std::mem::replace(&mut x.axes[axis], Index::Var(extents.len() - 1))));
             }
         }
-        let windows: Vec<_> = conv.windows.iter().map(|w| (raw[raw.iter().position(|r| windows_axis(&r.1, w)).unwrap_or(0)].0, *w)).collect();
+        let windows: Vec<_> =
+            conv.windows.iter().map(|w| (raw[raw.iter().position(|r| windows_axis(&r.1, w)).unwrap_or(0)].0, *w)).collect();
         let mut x = self.materialize(x, &extents);
         let mut w = self.materialize(w, &extents);
         let kernel: Vec<usize> = windows.iter().map(|w| w.1.3).collect();
@@ -324,7 +328,8 @@ impl Builder {
             }
         }
         let mut labels = [&batch[..], &groups, &outer].concat();
-        let mut shape: Vec<i64> = batch.iter().chain(&groups).map(|&l| size(&x, self, l)).chain(outer.iter().map(|&l| size(&w, self, l))).collect();
+        let mut shape: Vec<i64> =
+            batch.iter().chain(&groups).map(|&l| size(&x, self, l)).chain(outer.iter().map(|&l| size(&w, self, l))).collect();
         for (side, p) in plane.iter().enumerate() {
             let Some(label) = p.0 else { continue };
             labels.push(p.1.map_or(label, |i| windows[i].1.1));
@@ -356,7 +361,8 @@ fn sum_of(terms: &[(usize, i64)]) -> Index {
 fn shared_axes(f: &Factor) -> Option<Vec<usize>> {
     for a in 0..f.axes.len() {
         let mine = f.axes[a].loops();
-        let mut together: Vec<usize> = (0..f.axes.len()).filter(|&b| b == a || f.axes[b].loops().iter().any(|l| mine.contains(l))).collect();
+        let mut together: Vec<usize> =
+            (0..f.axes.len()).filter(|&b| b == a || f.axes[b].loops().iter().any(|l| mine.contains(l))).collect();
         if together.len() > 1 {
             together.sort_by_key(|&b| f.axes[b].loops().len());
             return Some(together);

@@ -15,7 +15,13 @@ pub fn interp(nest: &LoopNest, arguments: &[&[f32]]) -> Result<Vec<f32>> {
     for (&t, values) in given.iter().zip(arguments) {
         let tensor = &nest.tensors[t];
         if values.len() != tensor.n_elements() {
-            return invalid(format!("{} has {} elements, {} given: pass its shape {:?}", tensor.name, tensor.n_elements(), values.len(), tensor.shape));
+            return invalid(format!(
+                "{} has {} elements, {} given: pass its shape {:?}",
+                tensor.name,
+                tensor.n_elements(),
+                values.len(),
+                tensor.shape
+            ));
         }
         data[t] = values.to_vec();
     }
@@ -31,8 +37,7 @@ pub fn interp(nest: &LoopNest, arguments: &[&[f32]]) -> Result<Vec<f32>> {
 /// # Errors
 /// As [`interp`]; also for a position outside the output.
 pub fn interp_at(nest: &LoopNest, arguments: &[&[f32]], positions: &[usize]) -> Result<Vec<f32>> {
-    let given: Vec<usize> =
-        (0..nest.tensors.len()).filter(|&t| matches!(nest.tensors[t].role, Role::Input | Role::Weight)).collect();
+    let given: Vec<usize> = (0..nest.tensors.len()).filter(|&t| matches!(nest.tensors[t].role, Role::Input | Role::Weight)).collect();
     let mut data: Vec<Option<&[f32]>> = vec![None; nest.tensors.len()];
     if given.len() != arguments.len() {
         return invalid(format!("the nest takes {} tensors, {} given: pass every input and weight in order", given.len(), arguments.len()));
@@ -40,7 +45,13 @@ pub fn interp_at(nest: &LoopNest, arguments: &[&[f32]], positions: &[usize]) -> 
     for (&t, &values) in given.iter().zip(arguments) {
         let tensor = &nest.tensors[t];
         if values.len() != tensor.n_elements() {
-            return invalid(format!("{} has {} elements, {} given: pass its shape {:?}", tensor.name, tensor.n_elements(), values.len(), tensor.shape));
+            return invalid(format!(
+                "{} has {} elements, {} given: pass its shape {:?}",
+                tensor.name,
+                tensor.n_elements(),
+                values.len(),
+                tensor.shape
+            ));
         }
         data[t] = Some(values);
     }

@@ -60,7 +60,13 @@ fn fastest(nest: &LoopNest, stage: &Stage) -> usize {
         if let Some(&Index::Var(v)) = access.index.last() {
             along = along.or((v < n_axes).then_some(v));
         }
-        access.index.iter().for_each(|index| index.visit(&mut |v| if v < n_axes { in_data[v] = true }));
+        access.index.iter().for_each(|index| {
+            index.visit(&mut |v| {
+                if v < n_axes {
+                    in_data[v] = true
+                }
+            })
+        });
     });
     let new = (0..n_axes).filter(|&v| !in_data[v]).max_by_key(|&v| stage.axes[v].extent);
     along.or(new).unwrap_or(n_axes.saturating_sub(1))

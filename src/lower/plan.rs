@@ -15,34 +15,105 @@ pub enum Step {
     /// The i-th input or weight, in the nest's order.
     Parameter(usize),
     Const(f32),
-    Reshape { x: usize, shape: Vec<i64> },
-    Permute { x: usize, order: Vec<i64> },
-    Expand { x: usize, shape: Vec<i64> },
+    Reshape {
+        x: usize,
+        shape: Vec<i64>,
+    },
+    Permute {
+        x: usize,
+        order: Vec<i64>,
+    },
+    Expand {
+        x: usize,
+        shape: Vec<i64>,
+    },
     /// Zeros before and after, along one axis.
-    Pad { x: usize, axis: i64, before: i64, after: i64 },
+    Pad {
+        x: usize,
+        axis: i64,
+        before: i64,
+        after: i64,
+    },
     /// `len` elements from `start`, every `step`-th.
-    Slice { x: usize, axis: i64, start: i64, len: i64, step: i64 },
+    Slice {
+        x: usize,
+        axis: i64,
+        start: i64,
+        len: i64,
+        step: i64,
+    },
     /// Windows of `size` every `step`; the window becomes the last axis.
-    Unfold { x: usize, axis: i64, size: i64, step: i64 },
+    Unfold {
+        x: usize,
+        axis: i64,
+        size: i64,
+        step: i64,
+    },
     /// Moves elements towards higher positions by `by`, around the end.
-    Roll { x: usize, axis: i64, by: i64 },
+    Roll {
+        x: usize,
+        axis: i64,
+        by: i64,
+    },
     /// Selects positions along an axis: `index` over `loops`, row-major, limited to the axis. `Var(i)` is `loops[i]`.
-    Gather { x: usize, axis: i64, loops: Vec<Loop>, index: Index },
+    Gather {
+        x: usize,
+        axis: i64,
+        loops: Vec<Loop>,
+        index: Index,
+    },
     /// 1 where all guards hold, 0 elsewhere, over `loops`.
-    Mask { loops: Vec<Loop>, guards: Vec<Guard> },
-    Conv { x: usize, weight: usize, stride: [i64; 2], padding: [i64; 2], dilation: [i64; 2], groups: i64 },
-    Einsum { formula: String, xs: Vec<usize> },
-    Sum { x: usize, axes: Vec<i64> },
+    Mask {
+        loops: Vec<Loop>,
+        guards: Vec<Guard>,
+    },
+    Conv {
+        x: usize,
+        weight: usize,
+        stride: [i64; 2],
+        padding: [i64; 2],
+        dilation: [i64; 2],
+        groups: i64,
+    },
+    Einsum {
+        formula: String,
+        xs: Vec<usize>,
+    },
+    Sum {
+        x: usize,
+        axes: Vec<i64>,
+    },
     /// The greatest along the axes.
-    Greatest { x: usize, axes: Vec<i64> },
-    Scale { x: usize, by: f64 },
-    Add { a: usize, b: usize },
-    Mul { a: usize, b: usize },
-    Max { a: usize, b: usize },
+    Greatest {
+        x: usize,
+        axes: Vec<i64>,
+    },
+    Scale {
+        x: usize,
+        by: f64,
+    },
+    Add {
+        a: usize,
+        b: usize,
+    },
+    Mul {
+        a: usize,
+        b: usize,
+    },
+    Max {
+        a: usize,
+        b: usize,
+    },
     /// `max(x, least)`.
-    AtLeast { x: usize, least: f32 },
+    AtLeast {
+        x: usize,
+        least: f32,
+    },
     /// `x` where the mask is 1, −∞ elsewhere.
-    OrLowest { x: usize, mask: usize },
+    OrLowest {
+        x: usize,
+        mask: usize,
+    },
 }
 
 /// Steps in order; the last value is `result`.
@@ -156,7 +227,12 @@ impl Builder {
                 }
             }
             if a.index.len() != nest.tensors[a.tensor].shape.len() {
-                wrong = Some(format!("{} has {} axes, {} indices given", nest.tensors[a.tensor].name, nest.tensors[a.tensor].shape.len(), a.index.len()));
+                wrong = Some(format!(
+                    "{} has {} axes, {} indices given",
+                    nest.tensors[a.tensor].name,
+                    nest.tensors[a.tensor].shape.len(),
+                    a.index.len()
+                ));
             }
         });
         wrong.map_or(Ok(()), |why| invalid(format!("{}: {why}: correct the loop nest", nest.name)))
@@ -168,8 +244,11 @@ impl Builder {
         for f in &mut factors {
             self.fold(f, &stage.guards, &extents);
         }
-        let reads_at = |f: &Factor, shape: &[i64], g: &Guard| f.axes.iter().zip(shape).any(|(e, &size)| *e == g.index && size == g.extent && e.affine().is_some());
-        let left: Vec<Guard> = stage.guards.iter().filter(|g| !factors.iter().any(|f| reads_at(f, &self.shapes[f.value], g))).cloned().collect();
+        let reads_at = |f: &Factor, shape: &[i64], g: &Guard| {
+            f.axes.iter().zip(shape).any(|(e, &size)| *e == g.index && size == g.extent && e.affine().is_some())
+        };
+        let left: Vec<Guard> =
+            stage.guards.iter().filter(|g| !factors.iter().any(|f| reads_at(f, &self.shapes[f.value], g))).cloned().collect();
         factors.extend(self.masks(stage, &left));
         let missing: i64 = (output.len()..extents.len()).filter(|l| !factors.iter().any(|f| f.reads(*l))).map(|l| extents[l]).product();
         let mut result = self.contract(factors, output, &extents)?;

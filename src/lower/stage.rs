@@ -261,7 +261,9 @@ impl Coordinates<'_> {
         let graph = self.operator.graph();
         let value = |s: crate::synth::Size| s.evaluate(self.operator.variables(), self.binding);
         Ok(match graph.prim(d) {
-            Prim::Output(_) | Prim::Reduce(_) => return invalid(format!("a stage of {} misses an axis: report this operator", self.operator)),
+            Prim::Output(_) | Prim::Reduce(_) => {
+                return invalid(format!("a stage of {} misses an axis: report this operator", self.operator));
+            }
             Prim::Split(l, r) => {
                 let block = value(graph.size(r))?;
                 self.index(l)?.times(block).add(self.index(r)?)

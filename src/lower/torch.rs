@@ -31,7 +31,9 @@ impl TorchOp {
                     parameters.push(shape.clone());
                     None
                 }
-                Step::Gather { x, axis, loops, index } => Some(Tensor::from_slice(&gathered(loops, index, plan.shapes[*x][*axis as usize]))),
+                Step::Gather { x, axis, loops, index } => {
+                    Some(Tensor::from_slice(&gathered(loops, index, plan.shapes[*x][*axis as usize])))
+                }
                 Step::Mask { loops, guards } => Some(Tensor::from_slice(&mask(loops, guards)).f_view(&shape[..]).map_err(failed)?),
                 Step::Const(c) => Some(Tensor::from(*c)),
                 _ => None,
@@ -49,11 +51,18 @@ impl TorchOp {
     /// and the arguments' dtype and device. Errors: wrong number or shapes; what libtorch refuses.
     pub fn forward(&self, arguments: &[&Tensor]) -> Result<Tensor> {
         if arguments.len() != self.parameters.len() {
-            return invalid(format!("the operator takes {} tensors, {} given: pass every input and weight in order", self.parameters.len(), arguments.len()));
+            return invalid(format!(
+                "the operator takes {} tensors, {} given: pass every input and weight in order",
+                self.parameters.len(),
+                arguments.len()
+            ));
         }
         for (a, shape) in arguments.iter().zip(&self.parameters) {
             if a.size() != *shape {
-                return invalid(format!("a tensor of shape {:?} was given where {shape:?} is expected: pass inputs, then weights, in the nest's order", a.size()));
+                return invalid(format!(
+                    "a tensor of shape {:?} was given where {shape:?} is expected: pass inputs, then weights, in the nest's order",
+                    a.size()
+                ));
             }
         }
         let (device, kind) = arguments.first().map_or((Device::Cpu, Kind::Float), |a| (a.device(), a.kind()));
@@ -73,7 +82,11 @@ impl TorchOp {
 /// The output of a nest for row-major inputs and weights, on the CPU without gradients. Errors: as [`TorchOp::new`].
 pub fn evaluate(nest: &LoopNest, arguments: &[&[f32]]) -> Result<Vec<f32>> {
     let op = TorchOp::new(nest)?;
-    let tensors = arguments.iter().zip(&op.parameters).map(|(a, shape)| Tensor::from_slice(a).f_view(&shape[..]).map_err(failed)).collect::<Result<Vec<_>>>()?;
+    let tensors = arguments
+        .iter()
+        .zip(&op.parameters)
+        .map(|(a, shape)| Tensor::from_slice(a).f_view(&shape[..]).map_err(failed))
+        .collect::<Result<Vec<_>>>()?;
     let out = tch::no_grad(|| op.forward(&tensors.iter().collect::<Vec<_>>()))?;
     Vec::try_from(out.contiguous().view(-1)).map_err(failed)
 }

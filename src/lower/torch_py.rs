@@ -88,7 +88,8 @@ fn twice_the_batch(nest: &LoopNest) -> Option<LoopNest> {
 /// Whether two steps differ in more than the shape that a reshape gives.
 fn differ(a: &Step, b: &Step) -> bool {
     match (a, b) {
-        (Step::Reshape { x, shape }, Step::Reshape { x: y, shape: other }) | (Step::Expand { x, shape }, Step::Expand { x: y, shape: other }) => {
+        (Step::Reshape { x, shape }, Step::Reshape { x: y, shape: other })
+        | (Step::Expand { x, shape }, Step::Expand { x: y, shape: other }) => {
             x != y || shape.len() != other.len() || shape.iter().zip(other).any(|(s, o)| s != o && *o != 2 * s)
         }
         _ => a != b,
@@ -145,7 +146,9 @@ fn print_step(step: &Step, other: &Step, n: i64, name: &impl Fn(usize) -> String
             tuple(padding),
             tuple(dilation)
         ),
-        (Step::Einsum { formula, xs }, _) => format!("torch.einsum({formula:?}, {})", xs.iter().map(|&x| name(x)).collect::<Vec<_>>().join(", ")),
+        (Step::Einsum { formula, xs }, _) => {
+            format!("torch.einsum({formula:?}, {})", xs.iter().map(|&x| name(x)).collect::<Vec<_>>().join(", "))
+        }
         (Step::Sum { x, axes }, _) => format!("{}.sum(({},))", name(*x), tuple(axes)),
         (Step::Greatest { x, axes }, _) => format!("{}.amax(({},))", name(*x), tuple(axes)),
         (Step::Scale { x, by }, _) => format!("{} * {by:?}", name(*x)),

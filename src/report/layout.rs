@@ -26,7 +26,13 @@ pub fn percent(fraction: f64) -> String {
 /// `−0.4` points of a difference of fractions.
 pub fn change(difference: f64) -> String {
     let text = format!("{:.1}", difference.abs() * 100.0);
-    let sign = if text == "0.0" { "" } else if difference < 0.0 { "−" } else { "+" };
+    let sign = if text == "0.0" {
+        ""
+    } else if difference < 0.0 {
+        "−"
+    } else {
+        "+"
+    };
     format!("{sign}{text}")
 }
 
@@ -43,7 +49,13 @@ pub fn count(n: u64) -> String {
         1_000_000..1_000_000_000 => (n as f64 / 1e6, "M"),
         _ => (n as f64 / 1e9, "G"),
     };
-    let digits = if value < 10.0 { 2 } else if value < 100.0 { 1 } else { 0 };
+    let digits = if value < 10.0 {
+        2
+    } else if value < 100.0 {
+        1
+    } else {
+        0
+    };
     format!("{value:.digits$} {unit}")
 }
 

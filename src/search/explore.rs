@@ -138,7 +138,8 @@ impl Study<'_> {
                 Ok(false)
             }
             Ok(None) => {
-                let reason = if worth < WORTH_TRAINING { "slower than candidates that keep the accuracy" } else { "not faster than the original" };
+                let reason =
+                    if worth < WORTH_TRAINING { "slower than candidates that keep the accuracy" } else { "not faster than the original" };
                 self.progress.status(format!("trial {}: {reason}", trial.number));
                 self.store.prune(trial.number, reason)?;
                 Ok(false)
@@ -151,7 +152,12 @@ impl Study<'_> {
                     trial.loops = Some(lower::lower(operator, &self.slots.binding(slot, 1))?.print());
                 }
                 self.store.save(&trial)?;
-                self.progress.say(format!("trial {}: slots {:.3} ms ({:.2}× faster)  {operator}", trial.number, timing.median_secs * 1e3, baseline / timing.median_secs));
+                self.progress.say(format!(
+                    "trial {}: slots {:.3} ms ({:.2}× faster)  {operator}",
+                    trial.number,
+                    timing.median_secs * 1e3,
+                    baseline / timing.median_secs
+                ));
                 Ok(true)
             }
         }
@@ -173,7 +179,12 @@ impl Study<'_> {
 
     /// The time of all slots by a few schedules of each distinct shape, dearest shapes first; `None` as soon as those
     /// measured are slower than `worth` times the baseline's.
-    pub(super) fn quick_latency(&mut self, number: u32, operator: Option<&Operator>, worth: f64) -> Result<Result<Option<Timing>, Failure>> {
+    pub(super) fn quick_latency(
+        &mut self,
+        number: u32,
+        operator: Option<&Operator>,
+        worth: f64,
+    ) -> Result<Result<Option<Timing>, Failure>> {
         // the finals overwrite the baseline's slot times with fully tuned ones, which are no measure for quick ones
         let mut baseline: BTreeMap<String, f64> = self.store.fact(QUICK_SLOTS)?.unwrap_or_default();
         let batch = i64::from(self.spec.target.batch);
@@ -187,7 +198,8 @@ impl Study<'_> {
                 Some((operator, binding)) => lower::lower(&operator, &binding)?,
                 None => model::conv(&[batch, slot.c_in, slot.h, slot.w], slot.c_out, 3, 1, 1, 1),
             };
-            let (nest, _) = lower::layout::channels_last(&bare.with_epilogue(Epilogue { bias: true, relu: true, ..Epilogue::default() }, 1));
+            let (nest, _) =
+                lower::layout::channels_last(&bare.with_epilogue(Epilogue { bias: true, relu: true, ..Epilogue::default() }, 1));
             let best = match self.tune(&nest, self.spec.tune.quick_trials as usize)? {
                 Ok(best) => best,
                 Err(failure) => return Ok(Err(failure)),
@@ -231,7 +243,11 @@ impl Study<'_> {
                 Trained::StoppedEarly { accuracy, n_seen, .. } => {
                     self.store.save(&trial)?;
                     self.store.prune(*number, "short training far below the original")?;
-                    self.progress.say(format!("trial {number}: given up at {:.1} % after {n_seen} pictures; {}", accuracy * 100.0, self.clock()?));
+                    self.progress.say(format!(
+                        "trial {number}: given up at {:.1} % after {n_seen} pictures; {}",
+                        accuracy * 100.0,
+                        self.clock()?
+                    ));
                 }
                 Trained::Failed(failure) => {
                     self.store.save(&trial)?;

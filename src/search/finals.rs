@@ -8,7 +8,8 @@ impl Study<'_> {
     fn finalists(&self) -> Result<Vec<Trial>> {
         let baseline = self.store.baseline()?.proxy_accuracy.unwrap_or(0.0);
         let trials = self.store.trials()?;
-        let trained = trials.iter().filter_map(|t| Some(Candidate { number: t.number, accuracy: t.proxy_accuracy?, secs: t.slots?.median_secs }));
+        let trained =
+            trials.iter().filter_map(|t| Some(Candidate { number: t.number, accuracy: t.proxy_accuracy?, secs: t.slots?.median_secs }));
         let drop = self.spec.budget.accuracy_drop / 100.0;
         let chosen = choose::finalists(&trained.collect::<Vec<_>>(), baseline, drop, self.spec.train.n_finalists as usize);
         Ok(chosen.iter().filter_map(|n| trials.iter().find(|t| t.number == *n).cloned()).collect())
@@ -107,7 +108,8 @@ impl Study<'_> {
         if jobs.is_empty() {
             return Ok(());
         }
-        let names: Vec<_> = jobs.iter().map(|j| if j.number == BASELINE { "the original".into() } else { format!("trial {}", j.number) }).collect();
+        let names: Vec<_> =
+            jobs.iter().map(|j| if j.number == BASELINE { "the original".into() } else { format!("trial {}", j.number) }).collect();
         self.progress.say(format!("full training of {}; {}", names.join(", "), self.clock()?));
         let numbers: Vec<u32> = jobs.iter().map(|j| j.number).collect();
         for (number, outcome) in numbers.into_iter().zip(self.train(jobs, Training::Full)?) {

@@ -64,7 +64,10 @@ impl Machine {
         let n_train = source.read()?.train.labels.len() as u64;
         let mut runner = LocalRunner::new(Limits::default())?;
         runner.stop_with(stop.clone());
-        let work = tempfile::Builder::new().prefix("syntune-").tempdir().context(|| "making a temporary folder; set TMPDIR to a folder with space".into())?;
+        let work = tempfile::Builder::new()
+            .prefix("syntune-")
+            .tempdir()
+            .context(|| "making a temporary folder; set TMPDIR to a folder with space".into())?;
         let database = work.path().join("metaschedule");
         Ok(Machine { spec: spec.clone(), runner, trainer: Trainer::default(), source, n_train, work, database, stop })
     }
@@ -80,7 +83,9 @@ impl Machine {
     /// Compiles a deployment's kernels and lays out its tensors.
     fn program(&mut self, deployment: &Deployment, input: &Path) -> Result<Result<(Program, usize), Failure>> {
         let model = &deployment.model;
-        let folder = tempfile::tempdir_in(self.work.path()).context(|| "making a temporary folder; set TMPDIR to a folder with space".into())?.keep();
+        let folder = tempfile::tempdir_in(self.work.path())
+            .context(|| "making a temporary folder; set TMPDIR to a folder with space".into())?
+            .keep();
         let mut tensors: Vec<Slot> = model.shapes.iter().map(|s| Slot { shape: s.clone(), fill: Fill::Nan }).collect();
         tensors[0].fill = Fill::File(input.to_path_buf());
         let mut libraries: HashMap<String, PathBuf> = HashMap::new();
@@ -137,7 +142,9 @@ impl Machine {
                 write_values(&file, &logits)?;
                 Ok(Some(file))
             }
-            Err(failure) => Err(Error::Invalid(format!("libtorch cannot run the model that it trained: {failure}; train it again with this version"))),
+            Err(failure) => {
+                Err(Error::Invalid(format!("libtorch cannot run the model that it trained: {failure}; train it again with this version")))
+            }
         }
     }
 
@@ -198,7 +205,8 @@ impl Evaluator for Machine {
 
     fn train(&mut self, jobs: &[Job], on_epoch: &mut dyn FnMut(&Job, &Epoch) -> Result<()>) -> Result<Vec<train::Outcome>> {
         let set = self.source.set;
-        let backbone = train::Backbone::named(self.spec.backbone.name.name(), i64::from(self.spec.backbone.width), set.input(), set.n_classes())?;
+        let backbone =
+            train::Backbone::named(self.spec.backbone.name.name(), i64::from(self.spec.backbone.width), set.input(), set.n_classes())?;
         let request = |job: &Job| TrainRequest {
             backbone: backbone.clone(),
             nests: job.nests.clone(),
@@ -254,7 +262,8 @@ impl Evaluator for Machine {
 
     fn compare(&mut self, models: &[Deployment]) -> Result<Comparison> {
         let set = self.source.set;
-        let backbone = train::Backbone::named(self.spec.backbone.name.name(), i64::from(self.spec.backbone.width), set.input(), set.n_classes())?;
+        let backbone =
+            train::Backbone::named(self.spec.backbone.name.name(), i64::from(self.spec.backbone.width), set.input(), set.n_classes())?;
         let n: i64 = set.input().iter().product::<i64>() * i64::from(self.spec.target.batch);
         let input = values(n as usize, child_seed(self.spec.seed, "input"));
         let file = self.work.path().join("input");
@@ -268,8 +277,13 @@ impl Evaluator for Machine {
             let checked = match program {
                 Ok((program, result)) => {
                     let expected = self.expected(deployment, &backbone, &input)?;
-                    let request =
-                        MeasureRequest { program: program.clone(), expected: vec![(result, expected.clone())], tolerance: MODEL_TOLERANCE, save: vec![], effort: None };
+                    let request = MeasureRequest {
+                        program: program.clone(),
+                        expected: vec![(result, expected.clone())],
+                        tolerance: MODEL_TOLERANCE,
+                        save: vec![],
+                        effort: None,
+                    };
                     match self.runner.run(&request, self.spec.target.threads as usize, MODEL_LIMIT_SECS)? {
                         Ok((_, error)) => {
                             if expected.is_some() {
@@ -284,7 +298,8 @@ impl Evaluator for Machine {
             };
             programs.push(checked);
         }
-        let mut samples: Vec<Result<Vec<f64>, Failure>> = programs.iter().map(|p| p.as_ref().map(|_| Vec::new()).map_err(Clone::clone)).collect();
+        let mut samples: Vec<Result<Vec<f64>, Failure>> =
+            programs.iter().map(|p| p.as_ref().map(|_| Vec::new()).map_err(Clone::clone)).collect();
         let mut torch = models.first().map(|d| self.torch_latency(d, &backbone)).transpose()?.flatten();
         for _ in 0..N_TURNS {
             for (program, samples) in programs.iter().zip(&mut samples) {

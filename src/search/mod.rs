@@ -52,10 +52,16 @@ const MAX_REFUSED: usize = 100_000;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum StopReason {
     /// The time for exploring was spent; the rest went to the finalists.
-    Minutes { spent: f64 },
-    Trials { n: u32 },
+    Minutes {
+        spent: f64,
+    },
+    Trials {
+        n: u32,
+    },
     /// No new operator was found.
-    Exhausted { n: u32 },
+    Exhausted {
+        n: u32,
+    },
     Interrupted,
 }
 
@@ -194,7 +200,11 @@ impl<'a> Study<'a> {
             self.store.save_baseline(&baseline)?;
         }
         if let (Some(slots), Some(accuracy)) = (baseline.slots, baseline.proxy_accuracy) {
-            self.progress.say(format!("baseline: slots {:.3} ms, {:.1} % after the short training", slots.median_secs * 1e3, accuracy * 100.0));
+            self.progress.say(format!(
+                "baseline: slots {:.3} ms, {:.1} % after the short training",
+                slots.median_secs * 1e3,
+                accuracy * 100.0
+            ));
         }
         Ok(())
     }
@@ -226,7 +236,12 @@ impl<'a> Study<'a> {
     fn clock(&self) -> Result<String> {
         let trials = self.store.trials()?;
         let left = self.left_secs()?.max(0.0) / 60.0;
-        let best = trials.iter().filter(|t| t.proxy_accuracy.is_some()).filter_map(|t| t.slots).map(|t| t.median_secs).fold(f64::INFINITY, f64::min);
+        let best = trials
+            .iter()
+            .filter(|t| t.proxy_accuracy.is_some())
+            .filter_map(|t| t.slots)
+            .map(|t| t.median_secs)
+            .fold(f64::INFINITY, f64::min);
         let best = if best.is_finite() { format!(", fastest trained {:.3} ms", best * 1e3) } else { String::new() };
         Ok(format!("{} trials{best}, {left:.1} min left", trials.len()))
     }
@@ -247,7 +262,11 @@ impl<'a> Study<'a> {
                 let allowed = self.spec.budget.accuracy_drop / 100.0 + HOPELESS_ACCURACY;
                 let epochs = self.store.epochs(BASELINE)?;
                 // the first evaluations come too early to tell
-                epochs.iter().filter(|e| e.training == kind && 2 * e.n_seen >= n_samples).map(|e| (e.n_seen, e.accuracy - allowed)).collect()
+                epochs
+                    .iter()
+                    .filter(|e| e.training == kind && 2 * e.n_seen >= n_samples)
+                    .map(|e| (e.n_seen, e.accuracy - allowed))
+                    .collect()
             }
             _ => Vec::new(),
         };
@@ -277,7 +296,13 @@ impl<'a> Study<'a> {
             let number = n_epochs.entry(job.number).or_default();
             *number += 1;
             n_equivalent += epoch.n_test as u64 / FORWARD_SHARE;
-            progress.status(format!("trial {}: {:.1} % after {} of {} pictures", job.number, epoch.accuracy * 100.0, epoch.n_seen, epoch.n_samples));
+            progress.status(format!(
+                "trial {}: {:.1} % after {} of {} pictures",
+                job.number,
+                epoch.accuracy * 100.0,
+                epoch.n_seen,
+                epoch.n_samples
+            ));
             let row = crate::store::Epoch {
                 training: kind,
                 epoch: *number,
@@ -336,7 +361,8 @@ struct Known {
 }
 
 fn remember(workload: &str, m: &tune::Measurement, strategy: &str, seed: u64) -> Result<crate::store::Measurement> {
-    let config = serde_json::to_string(&Known { config: m.config.clone(), hash: m.hash }).map_err(|e| Error::Invalid(format!("a config cannot be written down ({e}): report this")))?;
+    let config = serde_json::to_string(&Known { config: m.config.clone(), hash: m.hash })
+        .map_err(|e| Error::Invalid(format!("a config cannot be written down ({e}): report this")))?;
     let (samples_secs, failure) = match &m.result {
         Ok(samples) => (samples.0.clone(), None),
         Err(failure) => (Vec::new(), Some(json(failure)?)),

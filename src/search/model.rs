@@ -142,7 +142,12 @@ impl Model {
                 Op::BatchNorm | Op::Relu | Op::Add => copy(&read),
             };
             let learned = nest.tensors.iter().filter(|t| t.role == Role::Weight);
-            weights.extend(learned.enumerate().map(|(w, t)| Constant::Weight { name: weight(w), shape: t.shape.clone(), scaled: None, order: vec![] }));
+            weights.extend(learned.enumerate().map(|(w, t)| Constant::Weight {
+                name: weight(w),
+                shape: t.shape.clone(),
+                scaled: None,
+                order: vec![],
+            }));
             let mut epilogue = Epilogue::default();
             let mut last = i;
             // element-wise layers stand for themselves where nothing before them could take them in
@@ -269,7 +274,10 @@ impl Constant {
             Constant::Weight { name, shape, scaled, order } => {
                 let mut values = read(name)?.clone();
                 if values.len() as i64 != shape.iter().product::<i64>() {
-                    return invalid(format!("the trained {name} has {} values, its shape is {shape:?}: train it with this operator", values.len()));
+                    return invalid(format!(
+                        "the trained {name} has {} values, its shape is {shape:?}: train it with this operator",
+                        values.len()
+                    ));
                 }
                 if let Some((axis, norm)) = scaled {
                     let scale = scale(norm)?;
@@ -325,7 +333,15 @@ fn load(tensor: usize, index: Vec<Index>) -> Expr {
     Expr::Load(Access { tensor, index })
 }
 
-fn one_stage(name: &str, tensors: Vec<Tensor>, axes: &[(&str, i64)], sums: &[(&str, i64)], reduction: Reduction, guards: Vec<Guard>, body: Expr) -> LoopNest {
+fn one_stage(
+    name: &str,
+    tensors: Vec<Tensor>,
+    axes: &[(&str, i64)],
+    sums: &[(&str, i64)],
+    reduction: Reduction,
+    guards: Vec<Guard>,
+    body: Expr,
+) -> LoopNest {
     let output = tensors.len() - 1;
     let stage = Stage { output, axes: loops(axes), sums: loops(sums), reduction, guards, body };
     LoopNest { name: name.into(), tensors, stages: vec![stage] }

@@ -120,7 +120,9 @@ pub(super) fn fault(file: &Path, e: &rusqlite::Error) -> Error {
 
 fn damaged(detail: &str) -> String {
     let detail = detail.replace('\n', ", ");
-    format!("is damaged ({detail}); it is left as it is: restore a copy, save what can be read with `sqlite3 FILE .recover`, or begin anew with another file")
+    format!(
+        "is damaged ({detail}); it is left as it is: restore a copy, save what can be read with `sqlite3 FILE .recover`, or begin anew with another file"
+    )
 }
 
 fn refuse<T>(file: &Path, message: impl Into<String>) -> Result<T> {
@@ -156,10 +158,7 @@ pub(super) fn create(file: &Path, spec: &Spec, now_unix: f64) -> Result<()> {
         return refuse(file, format!("is gone, but its log {} is still there; restore the file, or remove the log", log.display()));
     }
     let folder = file.parent().unwrap_or(Path::new("."));
-    let started = tempfile::Builder::new()
-        .prefix(".syntune-new-")
-        .permissions(std::fs::Permissions::from_mode(0o666))
-        .tempfile_in(folder);
+    let started = tempfile::Builder::new().prefix(".syntune-new-").permissions(std::fs::Permissions::from_mode(0o666)).tempfile_in(folder);
     let temp = match started {
         Ok(temp) => temp,
         Err(e) => return refuse(file, cannot_create(&e)),
@@ -203,10 +202,15 @@ pub(super) fn look(file: &Path) -> Result<()> {
 
 fn uri(file: &Path, options: &str) -> rusqlite::Result<Connection> {
     use std::os::unix::ffi::OsStrExt;
-    let path: String = file.as_os_str().as_bytes().iter().map(|&b| match b {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => char::from(b).to_string(),
-        _ => format!("%{b:02x}"),
-    }).collect();
+    let path: String = file
+        .as_os_str()
+        .as_bytes()
+        .iter()
+        .map(|&b| match b {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => char::from(b).to_string(),
+            _ => format!("%{b:02x}"),
+        })
+        .collect();
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Connection::open_with_flags(format!("file:{path}?{options}"), flags)
 }
@@ -224,7 +228,9 @@ fn accept(file: &Path, (application, version): (u32, u32)) -> Result<()> {
         let (age, way_out) = if version > SCHEMA_VERSION { ("a newer", "update Syntune") } else { ("an older", "use that one") };
         return refuse(
             file,
-            format!("was written by {age} Syntune (store version {version}; this one has {SCHEMA_VERSION}) and is left as it is: {way_out}, or choose another file"),
+            format!(
+                "was written by {age} Syntune (store version {version}; this one has {SCHEMA_VERSION}) and is left as it is: {way_out}, or choose another file"
+            ),
         );
     }
     Ok(())

@@ -93,7 +93,10 @@ impl Operator {
             let size = self.graph.size(d);
             if size.divides_by_primary(self.graph.variables()) {
                 let size = size.print(self.graph.variables());
-                return invalid(format!("the axis {} has size {size}, which divides by a primary variable: only coefficients (lower-case names) may divide", name(d)));
+                return invalid(format!(
+                    "the axis {} has size {size}, which divides by a primary variable: only coefficients (lower-case names) may divide",
+                    name(d)
+                ));
             }
         }
         Ok(())

@@ -4,12 +4,12 @@
 //! could only repeat or undo another (a few of Syno's canonical rules, section 5). Every operator returned is sound:
 //! it fits the data's shape, divides under every binding, and keeps the budgets.
 
+use super::child_seed;
 use super::graph::{Dim, Graph};
 use super::operator::Operator;
 use super::partial::{Action, Partial};
 use super::prim::Prim;
 use super::size::{Binding, Size, Variables};
-use super::child_seed;
 use crate::error::{Result, invalid};
 use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
@@ -58,7 +58,16 @@ impl Space {
         let coefficients = coefficients.iter().map(|c| size(c)).collect::<Result<Vec<_>>>()?;
         let conv = |b: &Binding| ["Ci", "Co"].iter().map(|n| b.0.get(*n).copied().unwrap_or(1) as u64).product::<u64>() * 9;
         let max_params = bindings.iter().map(conv).collect();
-        Ok(Space { output: vec![n, co, h, w], data: vec![n, ci, h, w], variables, coefficients, bindings, max_depth, max_weights, max_params })
+        Ok(Space {
+            output: vec![n, co, h, w],
+            data: vec![n, ci, h, w],
+            variables,
+            coefficients,
+            bindings,
+            max_depth,
+            max_weights,
+            max_params,
+        })
     }
 }
 
@@ -184,7 +193,11 @@ impl Synthesizer {
             if !in_data && n_weights < 2 {
                 return Err("sum over one weight alone");
             }
-            if in_data && n_weights == 0 && graph.size(sum).is_coefficient(&self.space.variables) && data.iter().any(|&d| matches!(graph.prim(d), Prim::Unfold(_, w) if w == sum)) {
+            if in_data
+                && n_weights == 0
+                && graph.size(sum).is_coefficient(&self.space.variables)
+                && data.iter().any(|&d| matches!(graph.prim(d), Prim::Unfold(_, w) if w == sum))
+            {
                 return Err("window without a weight");
             }
         }
@@ -261,8 +274,20 @@ impl Synthesizer {
             let spatial = matches!(graph.prim(d), Prim::Output(i) if i >= 2) || matches!(graph.prim(d), Prim::Unfold(..));
             let is_output = graph.below(d).iter().any(|&b| matches!(graph.prim(b), Prim::Output(_)));
             let is_rank = !is_output && !graph.size(d).is_coefficient(variables);
-            let inner = if spatial { 0.03 } else if is_output { 0.35 } else { 0.8 };
-            let outer = if spatial { 0.0 } else if is_output || (is_rank && state.is_shared(d)) { 0.5 } else { 0.0 };
+            let inner = if spatial {
+                0.03
+            } else if is_output {
+                0.35
+            } else {
+                0.8
+            };
+            let outer = if spatial {
+                0.0
+            } else if is_output || (is_rank && state.is_shared(d)) {
+                0.5
+            } else {
+                0.0
+            };
             if self.rng.random_bool(outer) {
                 axes.push((d, true));
             } else if self.rng.random_bool(inner) {
@@ -285,17 +310,24 @@ impl Synthesizer {
         };
         let main_ok = graph.below(main).iter().any(|&b| matches!(graph.prim(b), Prim::Output(i) if i >= 2));
         let fits = self.all(graph.size(main), graph.size(window), |m, w| m >= w && w > 1);
-        (main != window && window_ok && main_ok && fits && graph.size(window).is_coefficient(&self.space.variables)).then_some(Action::Unfold(main, window))
+        (main != window && window_ok && main_ok && fits && graph.size(window).is_coefficient(&self.space.variables))
+            .then_some(Action::Unfold(main, window))
     }
 
     fn split(&mut self, graph: &Graph, state: &Partial) -> Option<Action> {
         let (l, r) = (self.pick(state)?, self.pick(state)?);
         let undoes = matches!((graph.prim(l), graph.prim(r)), (Prim::Outer(x, n), Prim::Inner(y, m)) if (x, n) == (y, m));
-        let both_sums = matches!((graph.prim(l), graph.prim(r)), (Prim::Reduce(_), Prim::Reduce(_))) && !state.is_shared(l) && !state.is_shared(r);
+        let both_sums =
+            matches!((graph.prim(l), graph.prim(r)), (Prim::Reduce(_), Prim::Reduce(_))) && !state.is_shared(l) && !state.is_shared(r);
         let leans_left = matches!(graph.prim(l), Prim::Split(..));
         // the product must be able to become an axis of the data
         let size = graph.size(l).times(graph.size(r));
-        let useful = self.space.data[1..].contains(&size) || self.space.coefficients.iter().any(|&c| self.space.data[1..].contains(&size.times(c)) || self.space.data[1..].contains(&size.over(c)));
+        let useful = self.space.data[1..].contains(&size)
+            || self
+                .space
+                .coefficients
+                .iter()
+                .any(|&c| self.space.data[1..].contains(&size.times(c)) || self.space.data[1..].contains(&size.over(c)));
         (l != r && !undoes && !both_sums && !leans_left && useful && self.divides(size)).then_some(Action::Split(l, r))
     }
 

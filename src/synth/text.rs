@@ -32,7 +32,8 @@ fn named(operator: &Operator, sums: &[Dim]) -> Vec<(Dim, String)> {
     let (mut n_primary, mut n_coefficient) = (0, 0);
     for &d in sums {
         let coefficient = operator.graph.size(d).is_coefficient(operator.graph.variables());
-        let (list, n): (&[&str], &mut usize) = if coefficient { (&COEFFICIENT_NAMES, &mut n_coefficient) } else { (&PRIMARY_NAMES, &mut n_primary) };
+        let (list, n): (&[&str], &mut usize) =
+            if coefficient { (&COEFFICIENT_NAMES, &mut n_coefficient) } else { (&PRIMARY_NAMES, &mut n_primary) };
         all.push((d, list.get(*n).map_or_else(|| format!("{}{n}", list[0]), |n| n.to_string())));
         *n += 1;
     }
@@ -88,7 +89,10 @@ pub(super) fn canonical(operator: &Operator) -> String {
             .weights
             .iter()
             .map(|axes| {
-                let mut terms: Vec<_> = axes.iter().map(|&d| (operator.outputs.iter().position(|&o| o == d).unwrap_or(usize::MAX), term(operator, d, &names))).collect();
+                let mut terms: Vec<_> = axes
+                    .iter()
+                    .map(|&d| (operator.outputs.iter().position(|&o| o == d).unwrap_or(usize::MAX), term(operator, d, &names)))
+                    .collect();
                 terms.sort();
                 terms.into_iter().map(|t| t.1).collect()
             })
@@ -273,7 +277,10 @@ impl Reader<'_> {
         let mut factors = Vec::new();
         let mut sign = 1;
         loop {
-            let start = { self.skip(); self.at };
+            let start = {
+                self.skip();
+                self.at
+            };
             let factor = match self.peek() {
                 Some(c) if c.is_ascii_digit() => match self.number()? {
                     0 => return self.fail(start, "a size has no factor 0"),

@@ -9,19 +9,37 @@ use serde::{Deserialize, Serialize};
 pub enum Op {
     Input,
     /// Square kernel, no bias.
-    Conv2d { c_in: i64, c_out: i64, kernel: i64, stride: i64, padding: i64, groups: i64 },
+    Conv2d {
+        c_in: i64,
+        c_out: i64,
+        kernel: i64,
+        stride: i64,
+        padding: i64,
+        groups: i64,
+    },
     BatchNorm,
     Relu,
     Add,
     /// `size`×`size` windows that do not overlap; rows and columns left over are dropped.
-    AvgPool { size: i64 },
-    MaxPool { size: i64 },
+    AvgPool {
+        size: i64,
+    },
+    MaxPool {
+        size: i64,
+    },
     /// The mean over height and width.
     GlobalAvgPool,
     /// With bias.
-    Linear { c_in: i64, c_out: i64 },
+    Linear {
+        c_in: i64,
+        c_out: i64,
+    },
     /// An operator in place of a 3×3 convolution of stride 1 and padding 1: the i-th of [`Backbone::slots`].
-    Slot { index: usize, c_in: i64, c_out: i64 },
+    Slot {
+        index: usize,
+        c_in: i64,
+        c_out: i64,
+    },
 }
 
 /// One layer; inputs are earlier layers.
@@ -93,7 +111,10 @@ impl Backbone {
     pub fn validate(&self) -> Result<()> {
         let mut n_slots = 0;
         if self.input.iter().any(|&s| s < 1) || self.n_classes < 2 {
-            return invalid(format!("backbone {}: an input of {:?} and {} classes: sizes must be ≥ 1, classes ≥ 2", self.name, self.input, self.n_classes));
+            return invalid(format!(
+                "backbone {}: an input of {:?} and {} classes: sizes must be ≥ 1, classes ≥ 2",
+                self.name, self.input, self.n_classes
+            ));
         }
         for (i, l) in self.layers.iter().enumerate() {
             let refuse = |why: String| invalid(format!("backbone {}: layer {} ({}): {why}", self.name, l.name, op_name(&l.op)));
@@ -103,7 +124,13 @@ impl Backbone {
             if self.layers[..i].iter().any(|m| m.name == l.name) {
                 return refuse("its name is taken: give every layer its own".into());
             }
-            let wanted = if l.op == Op::Input { 0 } else if l.op == Op::Add { 2 } else { 1 };
+            let wanted = if l.op == Op::Input {
+                0
+            } else if l.op == Op::Add {
+                2
+            } else {
+                1
+            };
             if l.inputs.len() != wanted {
                 return refuse(format!("has {} inputs where {wanted} are needed", l.inputs.len()));
             }
@@ -121,15 +148,19 @@ impl Backbone {
         }
         match self.layers.last() {
             Some(l) if l.shape == [self.n_classes] => Ok(()),
-            Some(l) => invalid(format!("backbone {}: the last layer {} gives {:?}, not {} logits", self.name, l.name, l.shape, self.n_classes)),
+            Some(l) => {
+                invalid(format!("backbone {}: the last layer {} gives {:?}, not {} logits", self.name, l.name, l.shape, self.n_classes))
+            }
             None => invalid(format!("backbone {} has no layers", self.name)),
         }
     }
 
     fn infer(&self, l: &Layer) -> Result<Vec<i64>, String> {
         let inputs: Vec<&[i64]> = l.inputs.iter().map(|&i| &self.layers[i].shape[..]).collect();
-        let picture = |s: &[i64]| <[i64; 3]>::try_from(s).map_err(|_| format!("its input has shape {s:?}: channels, height and width are needed"));
-        let channels = |s: [i64; 3], c_in: i64| if s[0] == c_in { Ok(()) } else { Err(format!("takes {c_in} channels, its input has {}", s[0])) };
+        let picture =
+            |s: &[i64]| <[i64; 3]>::try_from(s).map_err(|_| format!("its input has shape {s:?}: channels, height and width are needed"));
+        let channels =
+            |s: [i64; 3], c_in: i64| if s[0] == c_in { Ok(()) } else { Err(format!("takes {c_in} channels, its input has {}", s[0])) };
         match l.op {
             Op::Input => Ok(self.input.to_vec()),
             Op::BatchNorm | Op::Relu => Ok(inputs[0].to_vec()),
@@ -139,7 +170,9 @@ impl Backbone {
                 let s = picture(inputs[0])?;
                 channels(s, c_in)?;
                 if kernel < 1 || stride < 1 || padding < 0 || groups < 1 || c_in % groups != 0 || c_out % groups != 0 {
-                    return Err(format!("kernel {kernel}, stride {stride}, padding {padding}, groups {groups} do not fit {c_in} to {c_out} channels"));
+                    return Err(format!(
+                        "kernel {kernel}, stride {stride}, padding {padding}, groups {groups} do not fit {c_in} to {c_out} channels"
+                    ));
                 }
                 let out = |size: i64| (size + 2 * padding - kernel).div_euclid(stride) + 1;
                 if out(s[1]) < 1 || out(s[2]) < 1 {

@@ -136,7 +136,9 @@ impl Source {
                 let files: Vec<PathBuf> = (1..=5).map(|i| folder.join(format!("data_batch_{i}.bin"))).collect();
                 Ok(Data { train: cifar(&files, 1, 10)?, test: cifar(&[folder.join("test_batch.bin")], 1, 10)? })
             }
-            DataSet::Cifar100 => Ok(Data { train: cifar(&[folder.join("train.bin")], 2, 100)?, test: cifar(&[folder.join("test.bin")], 2, 100)? }),
+            DataSet::Cifar100 => {
+                Ok(Data { train: cifar(&[folder.join("train.bin")], 2, 100)?, test: cifar(&[folder.join("test.bin")], 2, 100)? })
+            }
         }
     }
 }
@@ -166,17 +168,29 @@ fn either(folder: &Path, name: &str) -> PathBuf {
 }
 
 fn idx_pair(folder: &Path, prefix: &str) -> Result<Pictures> {
-    let (pictures, labels) = (either(folder, &format!("{prefix}-images-idx3-ubyte")), either(folder, &format!("{prefix}-labels-idx1-ubyte")));
+    let (pictures, labels) =
+        (either(folder, &format!("{prefix}-images-idx3-ubyte")), either(folder, &format!("{prefix}-labels-idx1-ubyte")));
     let (sizes, pixels) = idx(&pictures, 3)?;
     let (_, labels_read) = idx(&labels, 1)?;
     if sizes[0] != labels_read.len() {
-        return invalid(format!("{} holds {} pictures and {} holds {} labels: fetch both again", pictures.display(), sizes[0], labels.display(), labels_read.len()));
+        return invalid(format!(
+            "{} holds {} pictures and {} holds {} labels: fetch both again",
+            pictures.display(),
+            sizes[0],
+            labels.display(),
+            labels_read.len()
+        ));
     }
     if let Some(wrong) = labels_read.iter().find(|&&l| l > 9) {
         return invalid(format!("{} holds the label {wrong} where 0 to 9 are allowed: fetch it again", labels.display()));
     }
     if sizes[1..] != [28, 28] {
-        return invalid(format!("{} holds pictures of {}×{} where 28×28 are expected: name another folder", pictures.display(), sizes[1], sizes[2]));
+        return invalid(format!(
+            "{} holds pictures of {}×{} where 28×28 are expected: name another folder",
+            pictures.display(),
+            sizes[1],
+            sizes[2]
+        ));
     }
     if sizes[0] == 0 {
         return invalid(format!("{} holds no pictures: fetch it again", pictures.display()));
@@ -195,7 +209,11 @@ fn idx(path: &Path, n_axes: usize) -> Result<(Vec<usize>, Vec<u8>)> {
     let sizes: Vec<usize> = (0..n_axes).map(|a| size(4 + 4 * a)).collect();
     let wanted = sizes.iter().try_fold(1usize, |n, &s| n.checked_mul(s));
     if wanted != Some(all.len() - head) {
-        return invalid(format!("{} announces {sizes:?} and holds {} bytes: it is cut short or damaged; fetch it again", path.display(), all.len() - head));
+        return invalid(format!(
+            "{} announces {sizes:?} and holds {} bytes: it is cut short or damaged; fetch it again",
+            path.display(),
+            all.len() - head
+        ));
     }
     all.drain(..head);
     Ok((sizes, all))
@@ -218,7 +236,11 @@ fn cifar(files: &[PathBuf], n_labels: usize, n_classes: u8) -> Result<Pictures> 
         for record in all.chunks_exact(PIXELS + n_labels) {
             let label = record[n_labels - 1];
             if label >= n_classes {
-                return invalid(format!("{} holds the label {label} where 0 to {} are allowed: fetch it again", path.display(), n_classes - 1));
+                return invalid(format!(
+                    "{} holds the label {label} where 0 to {} are allowed: fetch it again",
+                    path.display(),
+                    n_classes - 1
+                ));
             }
             labels.push(label);
             pixels.extend_from_slice(&record[n_labels..]);

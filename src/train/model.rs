@@ -118,7 +118,16 @@ impl Model {
                 Op::BatchNorm => {
                     let part = |name| Some(self.variable(layer, name));
                     at(0)
-                        .f_batch_norm(part("weight"), part("bias"), part("running_mean"), part("running_var"), training, STATISTICS_MOMENTUM, EPSILON, true)
+                        .f_batch_norm(
+                            part("weight"),
+                            part("bias"),
+                            part("running_mean"),
+                            part("running_var"),
+                            training,
+                            STATISTICS_MOMENTUM,
+                            EPSILON,
+                            true,
+                        )
                         .map_err(failed)?
                 }
                 Op::Conv2d { stride, padding, groups, .. } => {
@@ -131,7 +140,10 @@ impl Model {
                     arguments.extend(&weights);
                     self.ops[index].forward(&arguments)?
                 }
-                Op::Linear { .. } => at(0).to_kind(Kind::Float).f_linear(self.variable(layer, "weight"), Some(self.variable(layer, "bias"))).map_err(failed)?,
+                Op::Linear { .. } => at(0)
+                    .to_kind(Kind::Float)
+                    .f_linear(self.variable(layer, "weight"), Some(self.variable(layer, "bias")))
+                    .map_err(failed)?,
                 Op::Relu => at(0).f_relu().map_err(failed)?,
                 _ => plain(layer, x, at).map_err(failed)?,
             };
@@ -156,7 +168,11 @@ impl Model {
                 return invalid(format!("the saved weights have no {name}: they belong to another model"));
             };
             if w.shape != v.tensor.size() {
-                return invalid(format!("the saved {name} has shape {:?}, the model needs {:?}: they belong to another model", w.shape, v.tensor.size()));
+                return invalid(format!(
+                    "the saved {name} has shape {:?}, the model needs {:?}: they belong to another model",
+                    w.shape,
+                    v.tensor.size()
+                ));
             }
             let loaded = Tensor::from_slice(&w.values).f_view(&w.shape[..]).map_err(failed)?.to_device(v.tensor.device());
             v.tensor = loaded.set_requires_grad(v.trained);
@@ -186,7 +202,13 @@ impl Model {
                     if let Some(j) = norm {
                         skipped[j] = Some(i);
                         let part = |name| cpu(self.variable(&layers[j], name)).map_err(failed);
-                        let (factors, shifts) = scale_and_shift(&part("weight")?, &part("bias")?, &part("running_mean")?, &part("running_var")?, EPSILON as f32);
+                        let (factors, shifts) = scale_and_shift(
+                            &part("weight")?,
+                            &part("bias")?,
+                            &part("running_mean")?,
+                            &part("running_var")?,
+                            EPSILON as f32,
+                        );
                         let folded = match layer.op {
                             Op::Slot { index, .. } => fold_scale(&self.nests[index], &mut data, &factors),
                             _ => {
@@ -219,7 +241,11 @@ enum Step {
     /// The value of its input (a batch norm that was folded away).
     Same,
     Norm,
-    Weighted { weights: Vec<Tensor>, scale: Option<Tensor>, bias: Option<Tensor> },
+    Weighted {
+        weights: Vec<Tensor>,
+        scale: Option<Tensor>,
+        bias: Option<Tensor>,
+    },
     Plain,
 }
 
@@ -241,7 +267,9 @@ impl Folded<'_> {
                 (Step::Same, _) => at(0).shallow_clone(),
                 (Step::Norm, _) => {
                     let part = |name| Some(self.model.variable(layer, name));
-                    at(0).f_batch_norm(part("weight"), part("bias"), part("running_mean"), part("running_var"), false, 0.1, EPSILON, true).map_err(failed)?
+                    at(0)
+                        .f_batch_norm(part("weight"), part("bias"), part("running_mean"), part("running_var"), false, 0.1, EPSILON, true)
+                        .map_err(failed)?
                 }
                 (Step::Weighted { weights, bias, .. }, Op::Conv2d { stride, padding, groups, .. }) => {
                     at(0).f_conv2d(&weights[0], bias.as_ref(), [*stride], [*padding], [1], *groups).map_err(failed)?
@@ -261,7 +289,9 @@ impl Folded<'_> {
                 (_, Op::Linear { .. }) => {
                     at(0).f_linear(self.model.variable(layer, "weight"), Some(self.model.variable(layer, "bias"))).map_err(failed)?
                 }
-                (_, Op::Relu) if last_use(layer.inputs[0]) && matches!(layers[layer.inputs[0]].op, Op::BatchNorm | Op::Add) => at(0).shallow_clone().f_relu_().map_err(failed)?,
+                (_, Op::Relu) if last_use(layer.inputs[0]) && matches!(layers[layer.inputs[0]].op, Op::BatchNorm | Op::Add) => {
+                    at(0).shallow_clone().f_relu_().map_err(failed)?
+                }
                 (_, Op::Relu) => at(0).f_relu().map_err(failed)?,
                 _ => plain(layer, x, at).map_err(failed)?,
             };

@@ -56,7 +56,7 @@ impl Default for Recipe {
             label_smoothing: 0.1,
             warm_up: 0.2,
             max_shift: 0,
-            flip: false,
+            flip: true,
             n_evaluations: 5,
             n_test: 2000,
             precision: Precision::Auto,
@@ -164,17 +164,31 @@ pub struct Epoch {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
     /// A sign of life between epochs.
-    Progress { n_seen: u64 },
+    Progress {
+        n_seen: u64,
+    },
     Epoch(Epoch),
     Done,
-    Diverged { n_seen: u64 },
-    StoppedEarly { n_seen: u64, least: f64, accuracy: f64 },
+    Diverged {
+        n_seen: u64,
+    },
+    StoppedEarly {
+        n_seen: u64,
+        least: f64,
+        accuracy: f64,
+    },
     /// Seconds of each sampled run.
-    Latency { secs: Vec<f64> },
+    Latency {
+        secs: Vec<f64>,
+    },
     /// Logits, `[n, classes]`, row-major.
-    Outputs { logits: Vec<f32> },
+    Outputs {
+        logits: Vec<f32>,
+    },
     /// The request cannot be met; the message says why.
-    Refused { message: String },
+    Refused {
+        message: String,
+    },
 }
 
 /// Checks that every nest fits its slot at batch `n`: one input `[n, c_in, h, w]`, weights, output `[n, c_out, h, w]`.
@@ -183,17 +197,28 @@ pub fn check_slots(backbone: &Backbone, nests: &[LoopNest], n: i64) -> Result<()
     backbone.validate()?;
     let slots = backbone.slots();
     if slots.len() != nests.len() {
-        return invalid(format!("backbone {} has {} slots, {} operators were given: pass one for each", backbone.name, slots.len(), nests.len()));
+        return invalid(format!(
+            "backbone {} has {} slots, {} operators were given: pass one for each",
+            backbone.name,
+            slots.len(),
+            nests.len()
+        ));
     }
     for (slot, nest) in slots.iter().zip(nests) {
         let inputs: Vec<&[i64]> = nest.tensors.iter().filter(|t| t.role == Role::Input).map(|t| &t.shape[..]).collect();
         let wanted = [n, slot.c_in, slot.h, slot.w];
         if inputs != [&wanted[..]] {
-            return invalid(format!("slot {}: the operator reads {inputs:?}, the slot gives {wanted:?}: bind the operator to the slot's sizes", slot.name));
+            return invalid(format!(
+                "slot {}: the operator reads {inputs:?}, the slot gives {wanted:?}: bind the operator to the slot's sizes",
+                slot.name
+            ));
         }
         let (output, wanted) = (&nest.tensors[nest.output()].shape, [n, slot.c_out, slot.h, slot.w]);
         if *output != wanted {
-            return invalid(format!("slot {}: the operator gives {output:?}, the slot needs {wanted:?}: bind the operator to the slot's sizes", slot.name));
+            return invalid(format!(
+                "slot {}: the operator gives {output:?}, the slot needs {wanted:?}: bind the operator to the slot's sizes",
+                slot.name
+            ));
         }
     }
     Ok(())

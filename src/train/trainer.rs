@@ -38,9 +38,16 @@ impl std::fmt::Display for Failure {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// The accuracy on the whole test set.
-    Done { accuracy: f64, secs: f64 },
+    Done {
+        accuracy: f64,
+        secs: f64,
+    },
     /// A milestone was missed.
-    StoppedEarly { n_seen: u64, least: f64, accuracy: f64 },
+    StoppedEarly {
+        n_seen: u64,
+        least: f64,
+        accuracy: f64,
+    },
     /// The stop flag was raised.
     Interrupted,
     Failed(Failure),

@@ -55,7 +55,9 @@ pub fn read(path: &Path) -> Result<Vec<Weight>> {
     File::open(path).context(what)?.take(MOST_BYTES).read_to_end(&mut all).context(what)?;
     let damaged = |why: &str| format!("{} is not a whole safetensors file ({why}): train the operator again to write it", path.display());
     let Some((length, rest)) = all.split_first_chunk::<8>() else { return invalid(damaged("no header")) };
-    let Some(text) = usize::try_from(u64::from_le_bytes(*length)).ok().and_then(|n| rest.get(..n)) else { return invalid(damaged("its header is cut short")) };
+    let Some(text) = usize::try_from(u64::from_le_bytes(*length)).ok().and_then(|n| rest.get(..n)) else {
+        return invalid(damaged("its header is cut short"));
+    };
     let data = &rest[text.len()..];
     let Ok(Value::Object(header)) = serde_json::from_slice(text) else { return invalid(damaged("its header cannot be read")) };
     let mut weights = Vec::new();

@@ -129,7 +129,11 @@ fn rate(recipe: &Recipe, step: u64) -> f64 {
     let n = recipe.n_steps() as f64;
     let rise = (recipe.warm_up * n).max(1.0);
     let at = step as f64 + 0.5;
-    if at < rise { recipe.lr * at / rise } else { recipe.lr * 0.5 * (1.0 + ((at - rise) / (n - rise).max(1.0) * std::f64::consts::PI).cos()) }
+    if at < rise {
+        recipe.lr * at / rise
+    } else {
+        recipe.lr * 0.5 * (1.0 + ((at - rise) / (n - rise).max(1.0) * std::f64::consts::PI).cos())
+    }
 }
 
 fn train(request: &TrainRequest, answer: &mut dyn FnMut(&Answer)) -> Result<()> {
@@ -193,10 +197,19 @@ fn train(request: &TrainRequest, answer: &mut dyn FnMut(&Answer)) -> Result<()> 
         pulse.beat(n_seen, answer);
         if stops.contains(&step) {
             let n_test = if step == n_steps || recipe.n_test == 0 { data.test.len() } else { recipe.n_test.min(data.test.len()) };
-            let accuracy = evaluate(&model, &data, &levels, shape, n_test, if step == n_steps { Kind::Float } else { kind }, &mut || pulse.beat(n_seen, answer))?;
+            let accuracy = evaluate(&model, &data, &levels, shape, n_test, if step == n_steps { Kind::Float } else { kind }, &mut || {
+                pulse.beat(n_seen, answer)
+            })?;
             let loss = loss_sum / f64::from(n_losses.max(1));
             (loss_sum, n_losses) = (0.0, 0);
-            answer(&Answer::Epoch(Epoch { n_seen, n_samples: recipe.n_samples, loss, accuracy, n_test, secs: start.elapsed().as_secs_f64() }));
+            answer(&Answer::Epoch(Epoch {
+                n_seen,
+                n_samples: recipe.n_samples,
+                loss,
+                accuracy,
+                n_test,
+                secs: start.elapsed().as_secs_f64(),
+            }));
             let missed = |m: &&(u64, f64)| steps_of(m.0) == step && accuracy < m.1;
             if let Some(&(_, least)) = request.milestones.iter().find(missed) {
                 answer(&Answer::StoppedEarly { n_seen, least, accuracy });
@@ -222,7 +235,15 @@ fn kind(precision: Precision, device: Device) -> Kind {
 }
 
 /// Fraction of the first `n_test` test pictures classified correctly; the last batch is padded with the first picture.
-fn evaluate(model: &Model, data: &Data, levels: &[[f32; 256]], shape: [i64; 4], n_test: usize, kind: Kind, beat: &mut dyn FnMut()) -> Result<f64> {
+fn evaluate(
+    model: &Model,
+    data: &Data,
+    levels: &[[f32; 256]],
+    shape: [i64; 4],
+    n_test: usize,
+    kind: Kind,
+    beat: &mut dyn FnMut(),
+) -> Result<f64> {
     let batch = shape[0] as usize;
     let device = model.device();
     let mut n_right = 0;

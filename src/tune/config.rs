@@ -71,17 +71,11 @@ pub enum Failure {
     /// TVM or LLVM refused it; their words.
     DoesNotBuild(String),
     /// The process that ran it was killed by this signal.
-    Crashed {
-        signal: i32,
-    },
+    Crashed { signal: i32 },
     /// It did not end within its time limit.
-    TimedOut {
-        secs: f64,
-    },
+    TimedOut { secs: f64 },
     /// The largest difference from the expected output, relative to the largest expected magnitude.
-    WrongResult {
-        max_error: f64,
-    },
+    WrongResult { max_error: f64 },
     /// The output holds an infinity or a NaN (outputs are filled with NaN before the run).
     NotFinite,
     /// The worker ended or answered nonsense; its last words.

@@ -74,11 +74,17 @@ impl Options {
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum StopReason {
     /// All trials were spent.
-    Trials { n: usize },
+    Trials {
+        n: usize,
+    },
     /// The time was spent.
-    TimeLimit { secs: f64 },
+    TimeLimit {
+        secs: f64,
+    },
     /// The strategy proposes nothing new.
-    Exhausted { n: usize },
+    Exhausted {
+        n: usize,
+    },
     Interrupted,
 }
 
@@ -246,7 +252,8 @@ impl<'a> Tuner<'a> {
         let mut finalists: Vec<&Measurement> = self.measured.iter().filter(|m| m.result.is_ok()).collect();
         finalists.sort_by(|a, b| a.rank_secs().total_cmp(&b.rank_secs()));
         finalists.truncate(N_FINALISTS);
-        let candidates: Vec<Candidate> = finalists.iter().map(|m| Candidate { config: m.config.clone(), hash: m.hash, built: m.library.clone() }).collect();
+        let candidates: Vec<Candidate> =
+            finalists.iter().map(|m| Candidate { config: m.config.clone(), hash: m.hash, built: m.library.clone() }).collect();
         let mut again: Vec<Measurement> = Vec::new();
         if !self.options.stop.load(Ordering::Relaxed) && !candidates.is_empty() {
             self.runner.measure(&self.task, &candidates, &self.options.final_effort, &mut |m| {

@@ -23,7 +23,8 @@ pub trait Runner {
     /// Which proposals can be scheduled and as which programs; cheap, builds nothing. One answer per proposal.
     fn probe(&mut self, task: &Task, proposals: &[Proposal]) -> Result<Vec<Result<Candidate, Failure>>>;
     /// Builds all, then measures one after the other. `known` receives each result as soon as it is there and says whether to go on.
-    fn measure(&mut self, task: &Task, candidates: &[Candidate], effort: &Effort, known: &mut dyn FnMut(Measurement) -> bool) -> Result<()>;
+    fn measure(&mut self, task: &Task, candidates: &[Candidate], effort: &Effort, known: &mut dyn FnMut(Measurement) -> bool)
+    -> Result<()>;
 }
 
 /// Time limits and size of a [`LocalRunner`].
@@ -71,7 +72,13 @@ pub struct Built {
 /// Of one build: built, failed, or the caller's fault.
 type Outcome = Result<Result<Built, Failure>>;
 
-fn ask<Q: Serialize, A: DeserializeOwned>(slot: &mut Option<Child>, role: &str, env: &[(String, String)], request: &Q, secs: f64) -> Result<Result<A, Fault>> {
+fn ask<Q: Serialize, A: DeserializeOwned>(
+    slot: &mut Option<Child>,
+    role: &str,
+    env: &[(String, String)],
+    request: &Q,
+    secs: f64,
+) -> Result<Result<A, Fault>> {
     let mut child = match slot.take() {
         Some(child) => child,
         None => Child::spawn(role, env)?,
@@ -89,9 +96,20 @@ impl LocalRunner {
     /// # Errors
     /// No folder for temporary files can be made.
     pub fn new(limits: Limits) -> Result<LocalRunner> {
-        let work = tempfile::Builder::new().prefix("syntune-tune-").tempdir().context(|| "making a temporary folder; set TMPDIR to a folder with space".into())?;
+        let work = tempfile::Builder::new()
+            .prefix("syntune-tune-")
+            .tempdir()
+            .context(|| "making a temporary folder; set TMPDIR to a folder with space".into())?;
         let compilers = (0..limits.n_compilers.max(1)).map(|_| None).collect();
-        Ok(LocalRunner { limits, compilers, measurer: None, work, n_folders: 0, references: HashMap::new(), stop: Arc::new(AtomicBool::new(false)) })
+        Ok(LocalRunner {
+            limits,
+            compilers,
+            measurer: None,
+            work,
+            n_folders: 0,
+            references: HashMap::new(),
+            stop: Arc::new(AtomicBool::new(false)),
+        })
     }
 
     /// Once this flag is set, builds and measurements end after the candidate that is under way.
@@ -165,7 +183,13 @@ impl LocalRunner {
     ///
     /// # Errors
     /// As [`LocalRunner::run`].
-    pub fn time_program(&mut self, program: &Program, outputs: &[usize], n_threads: usize, effort: &Effort) -> Result<Result<Samples, Failure>> {
+    pub fn time_program(
+        &mut self,
+        program: &Program,
+        outputs: &[usize],
+        n_threads: usize,
+        effort: &Effort,
+    ) -> Result<Result<Samples, Failure>> {
         let expected = outputs.iter().map(|&t| (t, None)).collect();
         let request = MeasureRequest { program: program.clone(), expected, tolerance: TOLERANCE, save: vec![], effort: Some(*effort) };
         Ok(self.run(&request, n_threads, self.limits.run_secs)?.map(|(samples, _)| samples))
@@ -189,7 +213,13 @@ impl LocalRunner {
         };
         let file = self.folder()?.join("expected.f32");
         let (program, output) = program(task, &plain.library);
-        let request = MeasureRequest { program, expected: vec![(output, None)], tolerance: TOLERANCE, save: vec![(output, file.clone())], effort: None };
+        let request = MeasureRequest {
+            program,
+            expected: vec![(output, None)],
+            tolerance: TOLERANCE,
+            save: vec![(output, file.clone())],
+            effort: None,
+        };
         if let Err(failure) = self.run(&request, task.n_threads, self.limits.reference_secs)? {
             return Ok(Err(failure));
         }
@@ -212,15 +242,24 @@ impl LocalRunner {
                             break;
                         }
                         if let Some(library) = candidates[i].built.as_ref().filter(|file| file.exists()) {
-                            let kept = Built { library: library.clone(), hash: candidates[i].hash, steps: Default::default(), config: None, trace: serde_json::Value::Null };
+                            let kept = Built {
+                                library: library.clone(),
+                                hash: candidates[i].hash,
+                                steps: Default::default(),
+                                config: None,
+                                trace: serde_json::Value::Null,
+                            };
                             results.lock().unwrap_or_else(|e| e.into_inner())[i] = Some(Ok(Ok(kept)));
                             continue;
                         }
                         let request = build_request(task, Some(&candidates[i].config), folders[i].clone());
-                        let done = ask::<_, CompileAnswer>(slot, "compile", &[], &request, limit).and_then(settle).and_then(|answer| match answer {
-                            Ok(answer) => Ok(Ok(built(answer)?)),
-                            Err(failure) => Ok(Err(failure)),
-                        });
+                        let done =
+                            ask::<_, CompileAnswer>(slot, "compile", &[], &request, limit).and_then(settle).and_then(
+                                |answer| match answer {
+                                    Ok(answer) => Ok(Ok(built(answer)?)),
+                                    Err(failure) => Ok(Err(failure)),
+                                },
+                            );
                         results.lock().unwrap_or_else(|e| e.into_inner())[i] = Some(done);
                     }
                 });
@@ -254,7 +293,12 @@ impl LocalRunner {
     /// # Errors
     /// The files are not a database.
     pub fn recorded_best(&mut self, task: &Task, folder: &Path) -> Result<(Option<f64>, usize)> {
-        let request = CompileRequest::Best { nest: task.nest.clone(), target: task.target.clone(), n_threads: task.n_threads, folder: folder.to_path_buf() };
+        let request = CompileRequest::Best {
+            nest: task.nest.clone(),
+            target: task.target.clone(),
+            n_threads: task.n_threads,
+            folder: folder.to_path_buf(),
+        };
         match self.compiler(&request)? {
             Ok(CompileAnswer::Best { secs, n_records }) => Ok((secs, n_records)),
             other => Err(unexpected(other)),
@@ -271,7 +315,9 @@ fn settle(answer: Result<CompileAnswer, Fault>) -> Result<Result<CompileAnswer, 
             "the disk is full: {}; free some space, or set TMPDIR to a folder that has some; what was measured is kept",
             std::env::temp_dir().display()
         ))),
-        Err(Fault::Exited { code, stderr }) => Err(Error::Library(format!("the compile worker ended with code {code}: {stderr}; run scripts/setup"))),
+        Err(Fault::Exited { code, stderr }) => {
+            Err(Error::Library(format!("the compile worker ended with code {code}: {stderr}; run scripts/setup")))
+        }
         Err(fault) => Ok(Err(fault.into())),
     }
 }
@@ -284,7 +330,13 @@ fn unexpected(answer: Result<CompileAnswer, Failure>) -> Error {
 }
 
 fn build_request(task: &Task, config: Option<&Config>, folder: PathBuf) -> CompileRequest {
-    CompileRequest::Build { nest: task.nest.clone(), target: task.target.clone(), n_threads: task.n_threads, config: config.cloned(), folder }
+    CompileRequest::Build {
+        nest: task.nest.clone(),
+        target: task.target.clone(),
+        n_threads: task.n_threads,
+        config: config.cloned(),
+        folder,
+    }
 }
 
 fn built(answer: CompileAnswer) -> Result<Built> {
@@ -333,7 +385,13 @@ impl Runner for LocalRunner {
         }
     }
 
-    fn measure(&mut self, task: &Task, candidates: &[Candidate], effort: &Effort, known: &mut dyn FnMut(Measurement) -> bool) -> Result<()> {
+    fn measure(
+        &mut self,
+        task: &Task,
+        candidates: &[Candidate],
+        effort: &Effort,
+        known: &mut dyn FnMut(Measurement) -> bool,
+    ) -> Result<()> {
         let reference = self.reference(task)?;
         let builds = self.build_all(task, candidates)?;
         for (candidate, build) in candidates.iter().zip(builds) {
@@ -341,8 +399,13 @@ impl Runner for LocalRunner {
             if self.stop.load(Ordering::Relaxed) {
                 break;
             }
-            let mut measurement =
-                Measurement { config: candidate.config.clone(), hash: candidate.hash, result: Ok(Samples(vec![])), steps: Default::default(), library: None };
+            let mut measurement = Measurement {
+                config: candidate.config.clone(),
+                hash: candidate.hash,
+                result: Ok(Samples(vec![])),
+                steps: Default::default(),
+                library: None,
+            };
             measurement.result = match (build, &reference) {
                 (Err(failure), _) => Err(failure),
                 (Ok(_), Err(failure)) => Err(failure.clone()),

@@ -28,7 +28,14 @@ impl StrategyKind {
             StrategyKind::Random => Box::new(Random { n_spaces: spaces.len(), rng }),
             StrategyKind::Evolutionary => {
                 let pools = spaces.iter().map(|s| vec![BTreeSet::new(); s.knobs.len()]).collect();
-                Box::new(Evolutionary { spaces: spaces.to_vec(), pools, best: vec![], n_told: 0, n_start: (n_trials / 3).clamp(N_START.0 * spaces.len(), N_START.1 * spaces.len()), rng })
+                Box::new(Evolutionary {
+                    spaces: spaces.to_vec(),
+                    pools,
+                    best: vec![],
+                    n_told: 0,
+                    n_start: (n_trials / 3).clamp(N_START.0 * spaces.len(), N_START.1 * spaces.len()),
+                    rng,
+                })
             }
         }
     }
@@ -117,7 +124,8 @@ impl Evolutionary {
     fn cross(&mut self, parent: &Config) -> Config {
         let mates: Vec<Config> = self.best.iter().map(|(_, c)| c).filter(|c| c.space == parent.space && *c != parent).cloned().collect();
         let Some(mate) = mates.choose(&mut self.rng) else { return parent.clone() };
-        let decisions = parent.decisions.iter().zip(&mate.decisions).map(|(a, b)| if self.rng.random_bool(0.5) { a } else { b }.clone()).collect();
+        let decisions =
+            parent.decisions.iter().zip(&mate.decisions).map(|(a, b)| if self.rng.random_bool(0.5) { a } else { b }.clone()).collect();
         Config { space: parent.space, decisions }
     }
 

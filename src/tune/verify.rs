@@ -30,7 +30,8 @@ pub fn verify(task: &Task, same: &LoopNest) -> Result<Vec<Check>> {
     let slices: Vec<&[f32]> = data.iter().map(Vec::as_slice).collect();
     let expected = interp(nest, &slices)?;
     let against = |found: &[f32]| relative_error(found, &expected);
-    let mut checks = vec![Check { back_end: "interpreter, one stage", result: interp(same, &slices).map(|f| against(&f)).map_err(|e| e.to_string()) }];
+    let mut checks =
+        vec![Check { back_end: "interpreter, one stage", result: interp(same, &slices).map(|f| against(&f)).map_err(|e| e.to_string()) }];
     checks.push(Check { back_end: "torch", result: evaluate(nest, &slices).map(|f| against(&f)).map_err(|e| e.to_string()) });
     let mut runner = LocalRunner::new(super::Limits::default())?;
     let scheduled = match runner.spaces(task) {
@@ -43,7 +44,10 @@ pub fn verify(task: &Task, same: &LoopNest) -> Result<Vec<Check>> {
     };
     checks.push(Check { back_end: "TE", result: compiled(&mut runner, task, None, &expected)?.map_err(|f| f.to_string()) });
     if let Some(config) = scheduled {
-        checks.push(Check { back_end: "TE, scheduled", result: compiled(&mut runner, task, Some(&config), &expected)?.map_err(|f| f.to_string()) });
+        checks.push(Check {
+            back_end: "TE, scheduled",
+            result: compiled(&mut runner, task, Some(&config), &expected)?.map_err(|f| f.to_string()),
+        });
     }
     Ok(checks)
 }
@@ -55,7 +59,8 @@ fn compiled(runner: &mut LocalRunner, task: &Task, config: Option<&Config>, expe
     };
     let (program, output) = program(task, &built.library);
     let file = built.library.with_file_name("output.f32");
-    let request = MeasureRequest { program, expected: vec![(output, None)], tolerance: f64::MAX, save: vec![(output, file.clone())], effort: None };
+    let request =
+        MeasureRequest { program, expected: vec![(output, None)], tolerance: f64::MAX, save: vec![(output, file.clone())], effort: None };
     Ok(match runner.run(&request, task.n_threads, 120.0)? {
         Ok(_) => Ok(relative_error(&read_values(&file)?, expected)),
         Err(failure) => Err(failure),

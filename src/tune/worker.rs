@@ -82,7 +82,8 @@ impl Workloads {
     }
 
     fn of(&mut self, nest: &LoopNest, target: &str, n_threads: usize) -> Result<&Workload> {
-        let key = serde_json::to_string(&(nest, target, n_threads)).map_err(|e| Error::Invalid(format!("a nest that cannot be written: {e}")))?;
+        let key =
+            serde_json::to_string(&(nest, target, n_threads)).map_err(|e| Error::Invalid(format!("a nest that cannot be written: {e}")))?;
         if !self.ready.contains_key(&key) {
             if self.ready.len() >= N_KEPT {
                 self.ready.clear();
@@ -131,7 +132,11 @@ fn probe(workload: &Workload, proposal: &Proposal) -> Result<Candidate, Failure>
             Proposal::Exact(config) => (config.space, replay(workload, config)?),
             Proposal::Random { space, seed } => (*space, workload.schedule(*space, None, *seed)?),
         };
-        Ok(Candidate { config: Config { space, decisions: decisions(workload, space, &scheduled) }, hash: structural_hash(&scheduled.module)?, built: None })
+        Ok(Candidate {
+            config: Config { space, decisions: decisions(workload, space, &scheduled) },
+            hash: structural_hash(&scheduled.module)?,
+            built: None,
+        })
     };
     attempt().map_err(|e: Error| Failure::DoesNotBuild(e.to_string()))
 }
@@ -200,7 +205,9 @@ fn open(program: &Program) -> Result<(Vec<Kernel>, Buffers)> {
             opened.insert(&step.library, Kernel::open(&step.library)?);
         }
         kernels.push(opened[step.library.as_path()].clone());
-        let of = |t: &usize| tensors.get(*t).cloned().ok_or_else(|| Error::Invalid(format!("a step takes tensor {t}, the program has {}", tensors.len())));
+        let of = |t: &usize| {
+            tensors.get(*t).cloned().ok_or_else(|| Error::Invalid(format!("a step takes tensor {t}, the program has {}", tensors.len())))
+        };
         arguments.push(step.arguments.iter().map(of).collect::<Result<Vec<_>>>()?);
     }
     Ok((kernels, (tensors, arguments)))
