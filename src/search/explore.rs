@@ -33,6 +33,13 @@ impl Study<'_> {
             }
             let batch = self.gather()?;
             if batch.is_empty() {
+                let n = self.store.trials()?.len() as u32;
+                if self.left_secs()? < self.reserve_secs()? {
+                    return Ok(StopReason::Minutes { spent: self.store.spent_secs()? / 60.0 });
+                }
+                if self.spec.budget.trials.is_some_and(|most| n >= most) {
+                    return Ok(StopReason::Trials { n });
+                }
                 return Ok(StopReason::Exhausted { n });
             }
             self.train_short(batch)?;
@@ -44,7 +51,7 @@ impl Study<'_> {
         let mut batch = Vec::new();
         while batch.len() < self.evaluator.n_parallel() {
             self.check_stop()?;
-            if !batch.is_empty() && self.left_secs()? < self.reserve_secs()? {
+            if self.left_secs()? < self.reserve_secs()? {
                 break;
             }
             let trials = self.store.trials()?;

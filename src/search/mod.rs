@@ -38,7 +38,7 @@ use std::time::Instant;
 /// A candidate whose slots take more than this share of the baseline's time cannot win: it is pruned untrained.
 const WORTH_TRAINING: f64 = 0.9;
 /// A short training this far below the baseline's at the same point, beyond the allowed drop, is stopped.
-const HOPELESS_ACCURACY: f64 = 0.06;
+const HOPELESS_ACCURACY: f64 = 0.1;
 /// The share of time left that the final phase may overrun its estimate by.
 const SAFETY: f64 = 1.15;
 /// Looking at a test picture takes one so-manieth of learning from a training picture.
@@ -264,7 +264,7 @@ impl<'a> Study<'a> {
                 // the first evaluations come too early to tell
                 epochs
                     .iter()
-                    .filter(|e| e.training == kind && 2 * e.n_seen >= n_samples)
+                    .filter(|e| e.training == kind && 4 * e.n_seen >= 3 * n_samples)
                     .map(|e| (e.n_seen, e.accuracy - allowed))
                     .collect()
             }

@@ -18,6 +18,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Walks without a new operator after which a space is called exhausted.
 const MAX_WALKS: usize = 300_000;
 
+/// Short walks find operators that move data along one axis of the image far more often than along both, and those serve
+/// worse: this share of them is refused.
+const REFUSE_ONE_WAY: f64 = 0.8;
+
 /// What operators are asked for.
 #[derive(Clone, Debug)]
 pub struct Space {
@@ -210,15 +214,26 @@ impl Synthesizer {
                 return Err("a weight reshaped");
             }
         }
-        let moves = |&d: &Dim| !matches!(graph.prim(d), Prim::Output(_)) && outputs[2..].iter().any(|&o| below(d, o));
-        let spatial = data.iter().any(moves);
-        if !spatial {
+        // places exchange data where an axis of the image is not read as it is
+        let n_moved = outputs[2..].iter().filter(|&&o| data.iter().any(|&d| d != o && below(d, o))).count();
+        if n_moved == 0 {
             return Err("no exchange between places");
+        }
+        if n_moved < outputs.len() - 2 && self.rng.random_bool(REFUSE_ONE_WAY) {
+            return Err("exchange in one direction only (refused at random)");
         }
         let channel = outputs[1];
         let reads_channel = data.iter().chain(state.weights.iter().flatten()).any(|&d| below(d, channel));
         if !reads_channel {
             return Err("the same output in every channel");
+        }
+        // a weight with the output's channel and only small sums gives every channel one of a few combinations
+        let small = |&d: &Dim| {
+            graph.below(d).iter().all(|&b| !matches!(graph.prim(b), Prim::Reduce(_)) || graph.size(b).is_coefficient(&self.space.variables))
+        };
+        let in_data = data.iter().any(|&d| below(d, channel));
+        if !in_data && state.weights.iter().filter(|w| w.iter().any(|&d| below(d, channel))).all(|w| w.iter().all(small)) {
+            return Err("channels meet through small axes only");
         }
         let ci = self.space.data[1];
         let mixes = state.sums.iter().any(|&s| !graph.size(s).is_coefficient(&self.space.variables)) || self.space.output[1] == ci;
