@@ -4,9 +4,12 @@ use syntune::lower::{self, LoopNest, Role};
 use syntune::synth::library::{LIBRARY, resolve};
 use syntune::synth::{Binding, Operator};
 
+/// Sum, sum of squares, weighted sum, first and last element of an output.
+type Checksums = (i64, i64, i64, i64, i64);
+
 /// The checksums of a nest on the integer data that the reference tables use (tensor t, flat index i):
 /// `((i·(2t+3) + 7t + 1) mod 11) − 5`.
-fn checksums(nest: &LoopNest) -> (i64, i64, i64, i64, i64) {
+fn checksums(nest: &LoopNest) -> Checksums {
     let fill = |t: usize, n: usize| (0..n).map(|i| ((i * (2 * t + 3) + 7 * t + 1) % 11) as f32 - 5.0).collect::<Vec<f32>>();
     let given = nest.tensors.iter().filter(|t| matches!(t.role, Role::Input | Role::Weight));
     let data: Vec<_> = given.enumerate().map(|(i, t)| fill(i, t.n_elements())).collect();
@@ -37,7 +40,7 @@ fn set_a() -> Binding {
 }
 
 /// Syno's hand-built operators and ours, with weight axes as the reference table lists them.
-const ORACLES: &[(&str, &str, (i64, i64, i64, i64, i64))] = &[
+const ORACLES: &[(&str, &str, Checksums)] = &[
     ("linear", "y[n:N, q:L, o:t*Hin] = sum[c:Hin] x[n, q, c] * w1[c, o]", (-38, 108528, 6091, -35, -34)),
     ("multi-query linear", "y[n:N, q:L, o:t*Hin] = sum[c:Hin] x[n, q, c] * w1[c, inner(o, Hin)]", (-213, 199953, -11360, 1, -19)),
     ("conv", "y[n:N,o:Co,h:H,w:H] = sum[c:Ci,a:k,b:k] x[n,c,unfold(h,a),unfold(w,b)] * w1[o,c,a,b]", (-33, 2332781, 3554, 68, 8)),
