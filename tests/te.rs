@@ -167,12 +167,12 @@ fn containers_and_callbacks_cross_the_border() {
 
 mod operators {
     use super::*;
+    use crate::util::{library_operators, random_operators};
     use syntune::lower::{channels_last, lower, lower_flat};
-    use syntune::synth::library::{LIBRARY, resolve};
-    use syntune::synth::{Binding, Operator, Space, Synthesizer};
+    use syntune::synth::{Binding, Operator};
 
     /// Channels last, staged and with an epilogue, against the nest as it is written.
-    fn agree_in_both_layouts(label: &str, operator: &Operator, binding: &Binding) {
+    fn agree_in_both_layouts(label: &str, operator: &Operator, binding: &Binding) -> f32 {
         let nest = lower(operator, binding).unwrap().with_epilogue(Epilogue { bias: true, relu: true, ..Epilogue::default() }, 1);
         let data = random_values(&nest, 3);
         let expected = interp(&nest, &data.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
@@ -186,6 +186,16 @@ mod operators {
         assert!(relative_error(&interp(&pad(&last), &slices).unwrap(), &expected) < 1e-6, "{label}: padded\n{}", pad(&last).print());
         let error = relative_error(&through_tvm(&last, &moved), &expected);
         assert!(error < 1e-5, "{label}: TE is off by {error:e}\n{}", last.print());
+        error
+    }
+
+    fn table(what: &str, errors: impl Iterator<Item = f32>) {
+        let errors: Vec<f32> = errors.collect();
+        let largest = errors.iter().copied().fold(0.0, f32::max);
+        println!(
+            "TE by LLVM, {what}: {} operators, staged, channels last, with epilogue, largest relative error {largest:.1e}",
+            errors.len()
+        );
     }
 
     fn permute(values: &[f32], shape: &[i64], order: &[usize]) -> Vec<f32> {
@@ -202,29 +212,18 @@ mod operators {
 
     #[test]
     fn every_library_operator_agrees_at_odd_sizes() {
-        for (name, _, _) in LIBRARY {
-            let operator = resolve(name).unwrap();
-            for (k, h, w) in [(3, 6, 10), (2, 4, 6), (5, 6, 4)] {
-                let binding =
-                    Binding::of(&[("N", 2), ("Ci", 8), ("Co", 12), ("C", 8), ("H", h), ("W", w), ("L", 5), ("g", 2), ("s", 2), ("k", k)]);
-                agree(&lower_flat(&operator, &binding).unwrap());
-                if *name != "linear" {
-                    agree_in_both_layouts(&format!("{name} k={k}"), &operator, &binding);
-                }
-            }
-        }
+        let library = library_operators();
+        library.iter().for_each(|(_, operator, binding)| agree(&lower_flat(operator, binding).unwrap()));
+        let images = library.iter().filter(|(name, _, _)| !name.starts_with("linear"));
+        table("library", images.map(|(name, operator, binding)| agree_in_both_layouts(name, operator, binding)));
     }
 
     #[test]
     fn random_operators_agree() {
-        let binding = Binding::of(&[("N", 2), ("Ci", 4), ("Co", 8), ("H", 6), ("W", 10), ("g", 2), ("s", 2), ("k", 3)]);
-        let coefficients = ["g", "s", "k"].map(String::from);
-        let space = Space::of_conv(vec![binding.clone()], &coefficients, 12, 3).unwrap();
-        let mut synthesizer = Synthesizer::new(space, 5).unwrap();
-        for _ in 0..200 {
-            let operator = synthesizer.next().unwrap();
-            agree_in_both_layouts(&operator.to_string(), &operator, &binding);
-        }
+        table(
+            "random",
+            random_operators(200).iter().map(|(operator, binding)| agree_in_both_layouts(&operator.to_string(), operator, binding)),
+        );
     }
 }
 

@@ -383,12 +383,12 @@ fn a_read_outside_a_tensor_is_refused_by_name() {
 
 mod operators {
     use super::*;
+    use crate::util::{library_operators, random_operators};
     use syntune::lower::{lower, lower_flat};
-    use syntune::synth::library::{LIBRARY, resolve};
-    use syntune::synth::{Binding, Space, Synthesizer};
 
-    fn both(label: &str, operator: &syntune::synth::Operator, binding: &Binding) -> f64 {
-        let mut largest: f64 = 0.0;
+    /// The largest errors of forward and gradient, staged and flat.
+    fn both(label: &str, operator: &syntune::synth::Operator, binding: &syntune::synth::Binding) -> (f64, f64) {
+        let mut largest: (f64, f64) = (0.0, 0.0);
         for nest in [lower(operator, binding).unwrap(), lower_flat(operator, binding).unwrap()] {
             let (forward, gradient) = check(&nest, 1);
             assert!(
@@ -396,31 +396,27 @@ mod operators {
                 "{label}: forward is off by {forward:e}, gradients by {gradient:e}\n{}",
                 nest.print()
             );
-            largest = largest.max(forward);
+            largest = (largest.0.max(forward), largest.1.max(gradient));
         }
         largest
     }
 
+    fn table(what: &str, errors: impl Iterator<Item = (f64, f64)>) {
+        let errors: Vec<_> = errors.collect();
+        let (forward, gradient) = errors.iter().fold((0.0f64, 0.0f64), |m, e| (m.0.max(e.0), m.1.max(e.1)));
+        println!(
+            "torch, {what}: {} operators, staged and flat, largest relative error {forward:.1e}, of gradients {gradient:.1e}",
+            errors.len()
+        );
+    }
+
     #[test]
     fn every_library_operator_agrees_staged_and_flat_at_odd_sizes() {
-        for (name, _, _) in LIBRARY {
-            let operator = resolve(name).unwrap();
-            for (k, h, w) in [(3, 6, 10), (2, 4, 6), (5, 6, 4)] {
-                let sizes = [("N", 2), ("Ci", 8), ("Co", 12), ("C", 8), ("H", h), ("W", w), ("L", 5), ("g", 2), ("s", 2), ("k", k)];
-                both(&format!("{name} k={k}"), &operator, &Binding::of(&sizes));
-            }
-        }
+        table("library", library_operators().iter().map(|(name, operator, binding)| both(name, operator, binding)));
     }
 
     #[test]
     fn random_operators_agree_staged_and_flat() {
-        let binding = Binding::of(&[("N", 2), ("Ci", 4), ("Co", 8), ("H", 6), ("W", 10), ("g", 2), ("s", 2), ("k", 3)]);
-        let coefficients = ["g", "s", "k"].map(String::from);
-        let space = Space::of_conv(vec![binding.clone()], &coefficients, 12, 3).unwrap();
-        let mut synthesizer = Synthesizer::new(space, 11).unwrap();
-        for _ in 0..100 {
-            let operator = synthesizer.next().unwrap();
-            both(&operator.to_string(), &operator, &binding);
-        }
+        table("random", random_operators(200).iter().map(|(operator, binding)| both(&operator.to_string(), operator, binding)));
     }
 }

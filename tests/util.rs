@@ -4,6 +4,8 @@ use rand::{Rng, SeedableRng};
 use std::path::Path;
 use syntune::lower::index::Index;
 use syntune::lower::{Access, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor};
+use syntune::synth::library::{LIBRARY, resolve};
+use syntune::synth::{Binding, Operator, Space, Synthesizer};
 
 use serde_json::json;
 use syntune::error::{Error, Result};
@@ -178,4 +180,27 @@ pub fn worker_program() {
         folder
     });
     syntune::child::set_program(folder.path().join("syntune"));
+}
+
+/// Random operators with sizes they fit: half of them even images that blocks divide and odd windows, half odd images and even
+/// windows.
+pub fn random_operators(n: usize) -> Vec<(Operator, Binding)> {
+    let channels = [("N", 2), ("Ci", 4), ("Co", 8), ("g", 2), ("s", 2)];
+    let sizes = [[("H", 6), ("W", 10), ("k", 3)], [("H", 5), ("W", 7), ("k", 4)]];
+    let of = |image: [(&str, i64); 3]| {
+        let binding = Binding::of(&[&channels[..], &image[..]].concat());
+        let space = Space::of_conv(vec![binding.clone()], &["g", "s", "k"].map(String::from), 12, 3).unwrap();
+        let mut synthesizer = Synthesizer::new(space, 5).unwrap();
+        (0..n / 2).map(move |_| (synthesizer.next().unwrap(), binding.clone()))
+    };
+    sizes.into_iter().flat_map(of).collect()
+}
+
+/// Every library operator at three bindings: odd and even windows, images that blocks divide.
+pub fn library_operators() -> Vec<(String, Operator, Binding)> {
+    let sizes =
+        |k, h, w| Binding::of(&[("N", 2), ("Ci", 8), ("Co", 12), ("C", 8), ("H", h), ("W", w), ("L", 5), ("g", 2), ("s", 2), ("k", k)]);
+    let at =
+        |name: &str| [(3, 6, 10), (2, 4, 6), (5, 6, 4)].map(|(k, h, w)| (format!("{name} k={k}"), resolve(name).unwrap(), sizes(k, h, w)));
+    LIBRARY.iter().flat_map(|(name, _, _)| at(name)).collect()
 }
