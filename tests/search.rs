@@ -201,12 +201,12 @@ fn a_space_without_operators_ends_as_exhausted() {
 }
 
 #[test]
-fn finalists_are_the_fastest_that_may_keep_the_accuracy() {
+fn finalists_are_the_fastest_that_keep_the_accuracy_and_the_most_accurate_in_turn() {
     let c = |number, accuracy, secs| Candidate { number, accuracy, secs };
     let all = [c(1, 0.90, 3.0), c(2, 0.89, 1.0), c(3, 0.80, 0.1), c(4, 0.885, 2.0), c(5, 0.85, 0.2)];
-    assert_eq!(finalists(&all, 0.90, 0.01, 2), [2, 4]);
-    assert_eq!(finalists(&all, 0.90, 0.01, 4), [2, 4, 1, 5]);
-    assert_eq!(finalists(&all, 0.90, 0.001, 3), [1, 2, 4]);
+    assert_eq!(finalists(&all, 0.90, 0.01, 2), [2, 1]);
+    assert_eq!(finalists(&all, 0.90, 0.02, 4), [2, 1, 4, 5]);
+    assert_eq!(finalists(&all, 0.90, 0.001, 9), [1, 2, 4, 5, 3]);
     assert_eq!(finalists(&[], 0.90, 0.01, 2), Vec::<u32>::new());
     let baseline = c(0, 0.90, 1.5);
     assert_eq!(winner(&all, baseline, 0.01), Some(2));

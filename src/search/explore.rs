@@ -223,11 +223,13 @@ impl Study<'_> {
             parts.push(timing.times(names.len() as u32));
             ours += timing.median_secs * names.len() as f64;
             theirs += names.iter().filter_map(|n| baseline.get(n)).sum::<f64>();
-            if ours > worth * theirs && worth.is_finite() {
+            if ours > PARTIAL_MARGIN * worth * theirs && worth.is_finite() {
                 return Ok(Ok(None));
             }
         }
-        Ok(Ok(Some(parts.into_iter().sum())))
+        let total: Timing = parts.into_iter().sum();
+        let slow = worth.is_finite() && total.median_secs > worth * theirs;
+        Ok(Ok((!slow).then_some(total)))
     }
 
     pub(super) fn train_short(&mut self, batch: Vec<(u32, Operator)>) -> Result<()> {

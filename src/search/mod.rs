@@ -37,6 +37,8 @@ use std::time::Instant;
 
 /// A candidate whose slots take more than this share of the baseline's time cannot win: it is pruned untrained.
 const WORTH_TRAINING: f64 = 0.9;
+/// Some of the slots may be this much slower than that before the others are looked at.
+const PARTIAL_MARGIN: f64 = 1.3;
 /// A short training this far below the baseline's at the same point, beyond the allowed drop, is stopped.
 const HOPELESS_ACCURACY: f64 = 0.1;
 /// The share of time left that the final phase may overrun its estimate by.
