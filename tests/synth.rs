@@ -117,3 +117,55 @@ fn random_operators_are_sound_distinct_and_the_same_for_a_seed() {
         }
     }
 }
+
+mod algebra {
+    use proptest::prelude::*;
+    use syntune::synth::{Binding, Size, Variables};
+
+    fn variables() -> Variables {
+        Variables::new(["Ci", "H", "g", "k"].map(String::from)).unwrap()
+    }
+
+    prop_compose! {
+        fn size()(powers in prop::collection::vec(-3i32..4, 4), number in 1u32..50, divisor in 1u32..50) -> Size {
+            let v = variables();
+            let product = v.names().iter().zip(&powers).fold(Size::ONE, |s, (name, &p)| s.times(v.size(name).unwrap().power(p)));
+            product.times(Size::number(number)).over(Size::number(divisor))
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn sizes_form_a_group_with_an_order(a in size(), b in size(), c in size()) {
+            prop_assert_eq!(a.times(b), b.times(a));
+            prop_assert_eq!(a.times(b).times(c), a.times(b.times(c)));
+            prop_assert_eq!(a.times(b).over(b), a);
+            prop_assert_eq!(a.over(a), Size::ONE);
+            prop_assert_eq!(a == b, a.cmp(&b) == std::cmp::Ordering::Equal);
+        }
+
+        #[test]
+        fn evaluation_respects_products(a in size(), b in size(), values in prop::collection::vec(1i64..7, 4)) {
+            let (x, y, xy) = (a.fraction(&values).unwrap(), b.fraction(&values).unwrap(), a.times(b).fraction(&values).unwrap());
+            prop_assert_eq!(i128::from(x.0) * i128::from(y.0) * i128::from(xy.1), i128::from(x.1) * i128::from(y.1) * i128::from(xy.0));
+        }
+
+        #[test]
+        fn sizes_print_as_operators_read_them(a in size()) {
+            let v = variables();
+            let shown = a.print(&v);
+            let operator = syntune::synth::Operator::parse_ordered(&format!("y[n:Ci*H*g*k, h:{shown}] = x[n, h]"));
+            match operator {
+                Ok(operator) => prop_assert_eq!(operator.output_shape()[1].print(operator.variables()), shown),
+                Err(error) => prop_assert!(error.to_string().contains("divides by a primary variable"), "{}", error),
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused_and_never_a_panic(text in "\\PC{0,60}", shape in "\\PC{0,20}") {
+            let _ = syntune::synth::Operator::parse(&text);
+            let _ = syntune::synth::Operator::parse(&format!("y[n:N] = x[{text}]"));
+            let _ = Binding::parse(&shape);
+        }
+    }
+}
