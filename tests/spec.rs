@@ -40,7 +40,8 @@ fn examples_load_and_print_what_they_mean() {
         syntune::synth::library::resolve(name).unwrap();
     }
     let demo = Spec::load(examples.join("demo.toml")).unwrap();
-    assert_eq!((demo.name.as_str(), demo.data.name, demo.budget.minutes), ("demo", DataSet::FashionMnist, 13.0));
+    assert_eq!((demo.name.as_str(), demo.data.name), ("demo", DataSet::FashionMnist));
+    assert!(demo.budget.minutes <= 15.0, "the demo is promised to end within a quarter of an hour");
     assert_eq!(demo.operator.coefficients["k"], 3);
 }
 
