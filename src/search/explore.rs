@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::lower::Epilogue;
-use crate::store::{PRUNED, Proposal, SlotTime};
+use crate::store::{PRUNED, SlotTime};
 use crate::synth::library;
 
 impl Study<'_> {
@@ -80,56 +80,60 @@ impl Study<'_> {
     /// The next operator within the budgets, with its row in the store.
     fn propose(&mut self) -> Result<Option<Trial>> {
         let baseline = self.store.baseline()?;
-        let mut start = self.spec.operator.start.clone().into_iter();
-        for _ in 0..MAX_REFUSED {
-            let (operator, given) = match start.next() {
-                Some(text) => (library::resolve(&text)?, true),
-                None => match self.synthesizer.next() {
-                    Some(operator) => (operator, false),
-                    None => break,
-                },
-            };
-            if self.store.find(&operator.id())?.is_some() {
-                continue;
+        for text in self.spec.operator.start.clone() {
+            if let Some(proposal) = self.within_budget(&library::resolve(&text)?, &baseline)?
+                && let Some(trial) = self.store.propose(&proposal)?
+            {
+                return Ok(Some(trial));
             }
-            let model = match self.slots.model(Some(&operator), 1) {
-                Ok(model) => model,
-                Err(error) if given => return Err(error),
-                Err(_) => {
-                    self.store.add_counts(PRUNED, [("a size does not divide", 1)])?;
-                    continue;
-                }
-            };
-            let (n_macs, n_params) = (model.slot_macs(), model.slot_params());
-            let over = |n: u64, of: Option<u64>, ratio: f64| of.is_some_and(|of| n as f64 > of as f64 * ratio);
-            let reason = if over(n_macs, baseline.n_macs, self.spec.budget.flops_ratio) {
-                "FLOPs over budget"
-            } else if over(n_params, baseline.n_params, self.spec.budget.params_ratio) {
-                "parameters over budget"
-            } else {
-                let binding = self.slots.filled().next().map(|s| self.slots.binding(s, 1));
-                let proposal = Proposal {
-                    operator: operator.to_string(),
-                    id: operator.id(),
-                    formula: Some(operator.formula(binding.as_ref())),
-                    n_macs: Some(n_macs),
-                    n_params: Some(n_params),
-                };
-                if let Some(trial) = self.store.propose(&proposal)? {
-                    self.count_refusals()?;
-                    return Ok(Some(trial));
-                }
-                "seen before"
-            };
-            self.store.add_counts(PRUNED, [(reason, 1)])?;
         }
-        self.count_refusals()?;
-        Ok(None)
+        for _ in 0..MAX_REFUSED {
+            if self.pool.len() == POOL {
+                break;
+            }
+            let Some(operator) = self.synthesizer.next() else { break };
+            match self.within_budget(&operator, &baseline) {
+                Ok(Some(proposal)) => self.pool.push(proposal),
+                Ok(None) => {}
+                Err(_) => self.store.add_counts(PRUNED, [("a size does not divide", 1)])?,
+            }
+        }
+        let refused = std::mem::take(&mut self.synthesizer.refused);
+        self.store.add_counts(PRUNED, refused)?;
+        // neither too small to learn nor too large to be fast
+        let macs = baseline.n_macs.unwrap_or(1) as f64;
+        let distance = |p: &Proposal| (p.n_macs.unwrap_or(1) as f64 / macs / LIKELY_SHARE).ln().abs();
+        let best = (0..self.pool.len()).min_by(|&a, &b| distance(&self.pool[a]).total_cmp(&distance(&self.pool[b])));
+        match best {
+            Some(best) => self.store.propose(&self.pool.remove(best)),
+            None => Ok(None),
+        }
     }
 
-    fn count_refusals(&mut self) -> Result<()> {
-        let refused = std::mem::take(&mut self.synthesizer.refused);
-        self.store.add_counts(PRUNED, refused)
+    /// A proposal of an operator that is new and keeps the budgets; what is refused is counted.
+    fn within_budget(&self, operator: &Operator, baseline: &Baseline) -> Result<Option<Proposal>> {
+        if self.store.find(&operator.id())?.is_some() {
+            return Ok(None);
+        }
+        let model = self.slots.model(Some(operator), 1)?;
+        let (n_macs, n_params) = (model.slot_macs(), model.slot_params());
+        let over = |n: u64, of: Option<u64>, ratio: f64| of.is_some_and(|of| n as f64 > of as f64 * ratio);
+        if over(n_macs, baseline.n_macs, self.spec.budget.flops_ratio) {
+            self.store.add_counts(PRUNED, [("FLOPs over budget", 1)])?;
+            return Ok(None);
+        }
+        if over(n_params, baseline.n_params, self.spec.budget.params_ratio) {
+            self.store.add_counts(PRUNED, [("parameters over budget", 1)])?;
+            return Ok(None);
+        }
+        let binding = self.slots.filled().next().map(|s| self.slots.binding(s, 1));
+        Ok(Some(Proposal {
+            operator: operator.to_string(),
+            id: operator.id(),
+            formula: Some(operator.formula(binding.as_ref())),
+            n_macs: Some(n_macs),
+            n_params: Some(n_params),
+        }))
     }
 
     /// Quick tuning; false when the trial is settled by it.

@@ -19,7 +19,7 @@ pub use slots::Slots;
 use crate::error::{Error, Result, invalid};
 use crate::lower::{self, LoopNest};
 use crate::spec::Spec;
-use crate::store::{BASELINE, Baseline, Phase, Store, Timing, Training, Trial};
+use crate::store::{BASELINE, Baseline, Phase, Proposal, Store, Timing, Training, Trial};
 use crate::synth::{Operator, Synthesizer, child_seed};
 use crate::train::Outcome as Trained;
 use crate::train::backbone::Slot;
@@ -47,6 +47,11 @@ const SAFETY: f64 = 1.15;
 const FORWARD_SHARE: u64 = 3;
 /// The fact under which the baseline's quickly tuned slot times are kept, in seconds by slot name.
 const QUICK_SLOTS: &str = "quick slots";
+/// Operators drawn before one of them is proposed.
+const POOL: usize = 4;
+/// The share of the original's multiply-adds at which operators have kept the accuracy and still were clearly faster; of the
+/// drawn ones the nearest to it is proposed.
+const LIKELY_SHARE: f64 = 0.5;
 /// Operators refused in a row after which the space counts as exhausted.
 const MAX_REFUSED: usize = 100_000;
 
@@ -119,6 +124,8 @@ pub struct Study<'a> {
     evaluator: &'a mut dyn Evaluator,
     slots: Slots,
     synthesizer: Synthesizer,
+    /// Operators drawn and not proposed yet.
+    pool: Vec<Proposal>,
     rates: Rates,
     progress: Progress,
     stop: Arc<AtomicBool>,
@@ -136,7 +143,7 @@ impl<'a> Study<'a> {
             synthesizer.exclude(trial.id);
         }
         let rates = store.fact("rates")?.unwrap_or_default();
-        Ok(Study { spec, store, evaluator, slots, synthesizer, rates, progress: Progress::new(quiet), stop })
+        Ok(Study { spec, store, evaluator, slots, synthesizer, pool: Vec::new(), rates, progress: Progress::new(quiet), stop })
     }
 
     /// Searches until the budget is spent, then settles the winner.
