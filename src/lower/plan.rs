@@ -1,7 +1,7 @@
 //! A loop nest as whole-tensor operations: the one plan that torch executes and that `torch-py` prints.
 //!
 //! Every access becomes views (reshape, pad, unfold, roll) where its indices allow, a gather where they do not; products are contracted
-//! pairwise in the cheapest order; a contraction over sliding windows that *is* a convolution becomes one ([`super::contract`]).
+//! pairwise in the cheapest order; a contraction over sliding windows that *is* a convolution becomes one (`contract`).
 
 use super::contract::Factor;
 use super::index::Index;
