@@ -6,7 +6,7 @@ use crate::store::{PRUNED, SlotTime};
 use crate::synth::library;
 
 impl Study<'_> {
-    /// Seconds that the finals will take, by what things took so far.
+    /// Seconds kept for the finals, by what things took so far; early estimates are high, so never most of the budget.
     pub(super) fn reserve_secs(&self) -> Result<f64> {
         let n = self.spec.train.n_finalists as u64;
         let rounds = (n + 1).div_ceil(self.evaluator.n_parallel() as u64);
@@ -16,7 +16,7 @@ impl Study<'_> {
         let n_in_slots = workloads.iter().filter(|(_, call)| call.slot.is_some()).count() as u64;
         let n_workloads = workloads.len() as u64 + n * n_in_slots;
         let tune = self.rates.tuning(n_workloads, u64::from(self.spec.tune.trials));
-        Ok((train + tune) * SAFETY + 15.0)
+        Ok(((train + tune) * SAFETY + 15.0).min(MOST_RESERVED * self.spec.budget.minutes * 60.0))
     }
 
     pub(super) fn explore(&mut self) -> Result<StopReason> {

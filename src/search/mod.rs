@@ -45,6 +45,8 @@ const HOPELESS_ACCURACY: f64 = 0.1;
 const SAFETY: f64 = 1.15;
 /// Looking at a test picture takes one so-manieth of learning from a training picture.
 const FORWARD_SHARE: u64 = 3;
+/// The finals get at most this share of the budget; should they need more, the search ends that much later.
+const MOST_RESERVED: f64 = 0.5;
 /// The fact under which the baseline's quickly tuned slot times are kept, in seconds by slot name.
 const QUICK_SLOTS: &str = "quick slots";
 /// Operators drawn before one of them is proposed.
