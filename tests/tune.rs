@@ -1,9 +1,12 @@
 //! The search over schedules, with a fake runner; then real workers.
 
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use syntune::error::Result;
 use syntune::lower::LoopNest;
+use syntune::tune::draft::draft;
 use syntune::tune::strategy::hop;
 use syntune::tune::*;
 
@@ -306,4 +309,31 @@ mod real {
         run_plain(&mut runner, fine(), 20.0).unwrap();
         assert_ne!(runner.measurer_pid(), Some(pid));
     }
+}
+
+#[test]
+fn drafts_are_legal_and_most_fill_the_vectors() {
+    let tile = |extent, n, max_innermost| Knob::PerfectTile { extent, n, max_innermost };
+    let knobs = vec![tile(28, 4, 64), tile(28, 4, 64), tile(48, 4, 64), tile(16, 2, 64), Knob::Categorical { n: 4 }, Knob::ComputeLocation];
+    let space = Space { knobs };
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let mut n_full = 0;
+    for _ in 0..200 {
+        let config = draft(&space, 7, &mut rng);
+        assert_eq!((config.space, config.decisions.len()), (7, 6));
+        for (decision, knob) in config.decisions.iter().zip(&space.knobs) {
+            match (decision, knob) {
+                (Decision::PerfectTile(f), Knob::PerfectTile { extent, n, max_innermost }) => {
+                    assert_eq!((f.iter().product::<i64>(), f.len()), (*extent, *n));
+                    assert!(f[n - 1] <= *max_innermost);
+                }
+                (Decision::Categorical(c), Knob::Categorical { n }) => assert!((0..*n).contains(c)),
+                (Decision::ComputeLocation(_), Knob::ComputeLocation) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        let Decision::PerfectTile(channels) = &config.decisions[2] else { panic!("{config:?}") };
+        n_full += usize::from(channels[3] >= 16);
+    }
+    assert!(n_full > 150, "{n_full} of 200 fill the vectors");
 }

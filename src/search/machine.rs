@@ -26,6 +26,8 @@ const N_TURNS: usize = 7;
 const TURN: Effort = Effort { sample_secs: 0.005, min_samples: 15, max_samples: 41, budget_secs: 0.3, hopeless_secs: f64::MAX };
 /// The last word on a kernel while candidates are compared; whole models are timed for longer.
 const SETTLE: Effort = Effort { sample_secs: 0.004, min_samples: 9, max_samples: 41, budget_secs: 0.25, hopeless_secs: f64::MAX };
+/// Seconds after which a kernel's build is given up: most take a fraction of one, and a few unrolled ones a minute.
+const BUILD_LIMIT_SECS: f64 = 15.0;
 /// Seconds after which a whole model's run is given up.
 const MODEL_LIMIT_SECS: f64 = 120.0;
 
@@ -62,7 +64,7 @@ impl Machine {
         let set = DataSet::named(spec.data.name.name())?;
         let source = Source { set, folder: spec.data.path.clone() };
         let n_train = source.read()?.train.labels.len() as u64;
-        let mut runner = LocalRunner::new(Limits::default())?;
+        let mut runner = LocalRunner::new(Limits { build_secs: BUILD_LIMIT_SECS, ..Limits::default() })?;
         runner.stop_with(stop.clone());
         let work = tempfile::Builder::new()
             .prefix("syntune-")

@@ -6,6 +6,7 @@
 //! is measured again beside its challengers.
 
 pub mod config;
+pub mod draft;
 pub mod measure;
 pub mod protocol;
 pub mod runner;
@@ -33,6 +34,8 @@ use std::time::Instant;
 const ROUNDS_WITHOUT_NEWS: usize = 8;
 /// Measured again at the end.
 const N_FINALISTS: usize = 3;
+/// Not measured again: what was slower than the best by this factor.
+const CLEARLY_SLOWER: f64 = 1.25;
 /// A candidate slower than this many times the best is called three times only.
 const HOPELESS: f64 = 2.0;
 
@@ -252,6 +255,8 @@ impl<'a> Tuner<'a> {
         let mut finalists: Vec<&Measurement> = self.measured.iter().filter(|m| m.result.is_ok()).collect();
         finalists.sort_by(|a, b| a.rank_secs().total_cmp(&b.rank_secs()));
         finalists.truncate(N_FINALISTS);
+        let best = finalists.first().map_or(f64::INFINITY, |m| m.rank_secs());
+        finalists.retain(|m| m.rank_secs() <= CLEARLY_SLOWER * best);
         let candidates: Vec<Candidate> =
             finalists.iter().map(|m| Candidate { config: m.config.clone(), hash: m.hash, built: m.library.clone() }).collect();
         let mut again: Vec<Measurement> = Vec::new();

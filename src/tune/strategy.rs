@@ -1,6 +1,7 @@
 //! Which config next: random, and evolution from the best.
 
 use super::config::{Config, Decision, Knob, Measurement, Proposal, Space};
+use super::draft::draft;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -57,14 +58,16 @@ impl Strategy for Random {
 
 /// Parents kept.
 const N_PARENTS: usize = 8;
-/// Random configs before the first mutation, per space: a third of the trials, within these.
+/// Configs before the first mutation, per space: a third of the trials, within these.
 const N_START: (usize, usize) = (2, 6);
-/// Share of random configs afterwards: keeps the search from one basin.
+/// Share of drafts afterwards: keeps the search from one basin.
 const FRESH: f64 = 0.15;
+/// Share of drafts that are random configs as TVM draws them: what the drafts' loss takes for slow may be fast.
+const UNGUIDED: f64 = 0.2;
 /// Share of children that take each decision from one of two parents.
 const CROSSED: f64 = 0.2;
 
-/// A random start, then one or two moves away from one of the best (`tuners.md`: evolutionary search).
+/// A start from drafts, then one or two moves away from one of the best (Ansor, section 5.1: evolutionary search).
 pub struct Evolutionary {
     spaces: Vec<Space>,
     /// Decisions seen, for knobs whose legal values only TVM knows.
@@ -82,7 +85,10 @@ impl Strategy for Evolutionary {
                 let starting = self.n_told < self.n_start;
                 if starting || self.best.is_empty() || self.rng.random_bool(FRESH) {
                     let space = if starting { (self.n_told + i) % self.spaces.len() } else { self.rng.random_range(0..self.spaces.len()) };
-                    return Proposal::Random { space, seed: self.rng.random() };
+                    if self.rng.random_bool(UNGUIDED) {
+                        return Proposal::Random { space, seed: self.rng.random() };
+                    }
+                    return Proposal::Exact(draft(&self.spaces[space], space, &mut self.rng));
                 }
                 let parent = self.parent();
                 let child = if self.rng.random_bool(CROSSED) { self.cross(&parent) } else { parent };
