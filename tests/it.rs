@@ -8,6 +8,7 @@ mod search;
 mod spec;
 mod store;
 mod synth;
+mod synth_arithmetic;
 #[cfg(feature = "tvm")]
 mod te;
 #[cfg(feature = "torch")]

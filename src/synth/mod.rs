@@ -1,6 +1,7 @@
 //! What operators exist: sizes, primitives, the arena of dims, finished operators and their text.
 
 pub mod graph;
+pub mod legal;
 pub mod library;
 pub mod operator;
 pub mod partial;
