@@ -7,6 +7,7 @@ mod report;
 mod search;
 mod spec;
 mod store;
+mod syno_operators;
 mod synth;
 mod synth_arithmetic;
 #[cfg(feature = "tvm")]
