@@ -9,6 +9,7 @@ mod spec;
 mod store;
 mod synth;
 mod synth_arithmetic;
+mod synth_distance;
 #[cfg(feature = "tvm")]
 mod te;
 #[cfg(feature = "torch")]

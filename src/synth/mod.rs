@@ -1,9 +1,12 @@
 //! What operators exist: sizes, primitives, the arena of dims, finished operators and their text.
 
+pub mod bound;
+pub mod distance;
 pub mod graph;
 pub mod legal;
 pub mod library;
 pub mod operator;
+pub mod padding;
 pub mod partial;
 pub mod prim;
 pub mod random;
