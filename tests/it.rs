@@ -10,6 +10,7 @@ mod store;
 mod syno_operators;
 mod synth;
 mod synth_arithmetic;
+mod synth_distance;
 mod synth_space;
 #[cfg(feature = "tvm")]
 mod te;

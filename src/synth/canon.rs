@@ -108,6 +108,7 @@ rules! {
     // whole states
     Unordered = "unordered axes in another order",
     Pooling = "sums over the data alone are too large",
+    Stuck = "a sum that no weight can see any more",
     Distance = "too far from the data's shape",
     Flops = "too many multiply-adds, whatever follows",
     // finished operators

@@ -1,11 +1,14 @@
 //! What operators exist: sizes, primitives, the arena of dims, finished operators and their text.
 
+pub mod bound;
 pub mod canon;
+pub mod distance;
 pub mod graph;
 pub mod legal;
 pub mod library;
 pub mod operator;
 pub mod options;
+pub mod padding;
 pub mod partial;
 pub mod path;
 pub mod prim;

@@ -99,11 +99,11 @@ impl Options {
             late_unfolds: false,
             admissible: false,
             interchange: false,
-            off: RuleSet::of(&ALTERNATIVES).with(&STRUCTURE).with(&[Rule::ScaleOnly, Rule::Parameters]),
+            off: RuleSet::of(&ALTERNATIVES).with(&STRUCTURE).with(&[Rule::ScaleOnly, Rule::Parameters, Rule::Stuck]),
         }
     }
 
-    /// Our rules: weights without an outer axis (depthwise, separable), exact equalities only, no duplicates.
+    /// Our rules: weights without an outer axis (depthwise, separable), no duplicates.
     pub fn ours() -> Options {
         Options {
             min_weight: 1,
@@ -119,8 +119,15 @@ impl Options {
             late_unfolds: true,
             admissible: true,
             interchange: true,
-            off: RuleSet::of(&ALTERNATIVES).with(&APPROXIMATE).with(&[Rule::NoOuter]),
+            off: RuleSet::of(&ALTERNATIVES).with(&[Rule::NoOuter]),
             ..Options::syno()
         }
+    }
+
+    /// The same without the rules that lose what is only almost the same.
+    #[must_use]
+    pub fn exact(mut self) -> Options {
+        self.off = self.off.with(&APPROXIMATE);
+        self
     }
 }

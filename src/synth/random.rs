@@ -45,13 +45,18 @@ const CHANCES: [(Kind, u32); 7] = [
     (Kind::Expand, 3),
 ];
 
+/// Multisets by their number of sums.
+type Lists = Vec<Vec<Vec<Size>>>;
+
 /// Makes operators of a [`Space`], each at most once.
 pub struct Synthesizer {
     space: Space,
     rng: ChaCha8Rng,
     seen: BTreeSet<String>,
     /// All multisets of sums, by their number.
-    sums: Vec<Vec<Vec<Size>>>,
+    sums: Lists,
+    /// Those of channels, parts of channels and plain coefficients.
+    usual: Lists,
     /// Why walks ended without an operator, and how often.
     pub refused: BTreeMap<&'static str, u64>,
     pub n_walks: u64,
@@ -66,15 +71,17 @@ impl Synthesizer {
     /// None at present; a space that cannot be walked may become one.
     pub fn new(space: Space, seed: u64) -> Result<Synthesizer> {
         let rng = ChaCha8Rng::seed_from_u64(child_seed(seed, "synthesizer"));
-        let mut sums: Vec<Vec<Vec<Size>>> = vec![vec![]; space.options.reductions + 1];
+        let mut sums: Lists = vec![vec![]; space.options.reductions + 1];
         for multiset in space.multisets() {
             sums[multiset.len()].push(multiset);
         }
+        let usual = sums.iter().map(|list| list.iter().filter(|m| m.iter().all(|&s| space.is_usual(s))).cloned().collect()).collect();
         Ok(Synthesizer {
             space,
             rng,
             seen: BTreeSet::new(),
             sums,
+            usual,
             refused: BTreeMap::new(),
             n_walks: 0,
             n_arrived: 0,
@@ -118,10 +125,7 @@ impl Synthesizer {
     }
 
     fn walk(&mut self) -> Result<Operator, &'static str> {
-        let mut state = self.space.root();
-        for size in self.draw_sums() {
-            state = self.space.child(&state, &Action::Reduce(size)).map_err(Rule::name)?;
-        }
+        let state = self.begin().map_err(Rule::name)?;
         let (last, data) = self.space.wander(state, &mut self.rng)?;
         self.n_arrived += 1;
         let operator = self.space.finish(&last, &data).map_err(Rule::name)?;
@@ -135,37 +139,27 @@ impl Synthesizer {
         Ok(operator)
     }
 
-    /// Sizes to sum over, in order.
-    fn draw_sums(&mut self) -> Vec<Size> {
-        let usual = self.rng.random_bool(USUAL_SUMS);
-        if usual && let Some(sums) = self.usual_sums() {
-            return sums;
+    /// The state after a random multiset of sums.
+    fn begin(&mut self) -> Result<Partial, Rule> {
+        let usual = self.rng.random_bool(USUAL_SUMS) && !self.usual.iter().all(Vec::is_empty);
+        let lists = if usual { &mut self.usual } else { &mut self.sums };
+        let filled: Vec<usize> = (0..lists.len()).filter(|&n| !lists[n].is_empty()).collect();
+        let n = *filled.choose(&mut self.rng).ok_or(Rule::Distance)?;
+        let place = self.rng.random_range(0..lists[n].len());
+        let mut state = self.space.root();
+        for i in 0..n {
+            let next = self.space.child(&state, &Action::Reduce(lists[n][place][i]));
+            if next.is_err() {
+                // it leads nowhere from the root, and always will
+                lists[n].swap_remove(place);
+            }
+            state = next?;
         }
-        let n = self.rng.random_range(0..self.sums.len());
-        self.sums[n].choose(&mut self.rng).cloned().unwrap_or_default()
-    }
-
-    /// Channels (or a part of them), some small sums, sometimes a rank.
-    fn usual_sums(&mut self) -> Option<Vec<Size>> {
-        let (space, rng) = (&self.space, &mut self.rng);
-        let channels = space.shapes.data[space.shapes.channels?.0].size;
-        let variables = space.variables();
-        let is_small = |s: &&Size| s.is_coefficient(variables);
-        let plain: Vec<Size> = variables.names().iter().filter_map(|n| variables.size(n)).filter(|s| is_small(&s)).collect();
-        let mut sums = Vec::new();
-        if rng.random_bool(0.85) {
-            let part = plain.choose(rng).copied().filter(|_| rng.random_bool(0.4)).unwrap_or(Size::ONE);
-            sums.push(channels.over(part));
+        if state.steps == ONLY_SUMS {
+            lists[n].swap_remove(place);
+            return Err(Rule::Distance);
         }
-        for _ in 0..rng.random_range(0..4) {
-            sums.extend(plain.choose(rng));
-        }
-        if space.options.tensors > 2 && rng.random_bool(0.25) {
-            sums.extend(plain.choose(rng).map(|&c| channels.over(c)));
-        }
-        sums.truncate(space.options.reductions);
-        sums.sort();
-        Some(sums)
+        Ok(state)
     }
 }
 
@@ -173,6 +167,14 @@ impl Space {
     /// All multisets of sums that an operator may have.
     pub fn multisets(&self) -> Vec<Vec<Size>> {
         self.sizes.reductions(self.options.reductions, self.wanted_product, self.options.max_sum_ratio)
+    }
+
+    /// A single variable, or the channels over a single coefficient: what convolutions sum over.
+    fn is_usual(&self, size: Size) -> bool {
+        let variables = self.variables();
+        let plain = |s: Size| variables.names().iter().any(|n| variables.size(n) == Some(s));
+        let channels = self.shapes.channels.map(|(i, _)| self.shapes.data[i].size);
+        plain(size) || channels.is_some_and(|c| plain(c.over(size)) && c.over(size).is_coefficient(variables))
     }
 
     /// Takes random actions until the frontier has the data's shape, and matches the two.

@@ -2,7 +2,6 @@
 
 use super::Space;
 use super::judge::ONLY_SUMS;
-use crate::synth::canon::Rule;
 use crate::synth::graph::Dim;
 use crate::synth::operator::Operator;
 use crate::synth::partial::{Action, Partial, Top};
@@ -181,7 +180,7 @@ impl Space {
                     }
                 }
                 axes.push((top.dim, is_outer));
-                if self.is_first_choice(state, tops, axes) {
+                if self.is_first_choice(state, axes) {
                     self.each_contraction(state, rest, axes, product, offer);
                 }
                 axes.pop();
@@ -191,7 +190,7 @@ impl Space {
     }
 
     /// Among sums that nothing tells apart, outer axes come first, then inner ones, then those left alone.
-    fn is_first_choice(&self, state: &Partial, _tops: &[Top], axes: &[(Dim, bool)]) -> bool {
+    fn is_first_choice(&self, state: &Partial, axes: &[(Dim, bool)]) -> bool {
         if !self.options.interchange {
             return true;
         }
@@ -223,12 +222,5 @@ impl Kind {
 
     pub(in crate::synth) fn of_pair(self, a: Dim, b: Dim) -> Action {
         if self == Kind::Split { Action::Split(a, b) } else { Action::Unfold(a, b) }
-    }
-}
-
-impl Rule {
-    /// Does the rule speak of one action in one state, not of what comes of it?
-    pub fn is_local(self) -> bool {
-        self < Rule::Unordered
     }
 }

@@ -1,17 +1,20 @@
 //! What can still come of a state: how many actions are left at least, and how many multiply-adds.
 
 use super::Space;
-use crate::synth::bound::Game;
+use crate::synth::bound::{Decrease, Game, bytes};
 use crate::synth::canon::{self, Rule};
 use crate::synth::distance::{Axis, Budget};
 use crate::synth::graph::Dim;
 use crate::synth::legal::Ratio;
-use crate::synth::partial::Partial;
+use crate::synth::partial::{Partial, Top};
 use crate::synth::prim::Prim;
 use crate::synth::size::Size;
 
 /// Lengths travel as bytes; no operator has more primitives on a dim.
 const LONGEST: usize = u8::MAX as usize;
+
+/// In place of a state's distance: nothing but more sums can help.
+pub(in crate::synth) const ONLY_SUMS: usize = usize::MAX;
 
 impl Space {
     /// At least so many actions are left; or the rule by which nothing can come of the state.
@@ -28,6 +31,9 @@ impl Space {
                 None => return Err(Rule::Distance),
             }
         }
+        if !off.contains(Rule::Stuck) && !state.is_reducing() && self.is_stuck(state) {
+            return Err(Rule::Stuck);
+        }
         if !off.contains(Rule::Unordered) && !canon::unordered(&self.graph, state, &becomes) {
             return Err(Rule::Unordered);
         }
@@ -35,11 +41,24 @@ impl Space {
             self.check_pooling(state)?;
         }
         if let Some(most) = self.options.max_flops.filter(|_| !off.contains(Rule::Flops))
-            && self.least_flops(state) > most as f64
+            && self.least_flops(state) > most
         {
             return Err(Rule::Flops);
         }
         Ok(steps)
+    }
+
+    /// A sum that no weight will see must be joined to something by a Split, one for each (or strided), or be an axis of
+    /// the data as it is.
+    fn is_stuck(&mut self, state: &Partial) -> bool {
+        let most = self.options.most;
+        let bare = |t: &&Top| matches!(t.bare(&self.graph), Some(Prim::Reduce(_)));
+        let unwanted = |t: &&Top| self.wanted.iter().all(|a| a.size != self.graph.size(t.dim));
+        let n_bare = state.frontier.iter().filter(bare).filter(unwanted).count();
+        let left = self.options.depth - state.n_actions.min(self.options.depth);
+        let splits = most.splits.saturating_sub(state.counts.splits);
+        let strides = most.strides.saturating_sub(state.counts.strides);
+        n_bare > splits.saturating_add(strides).min(left) && !self.local(state).may_contract()
     }
 
     pub(super) fn check_pooling(&self, state: &Partial) -> Result<(), Rule> {
@@ -85,27 +104,40 @@ impl Space {
     }
 
     /// A lower bound of the multiply-adds of everything that the state can become, over all bindings together.
-    pub fn least_flops(&self, state: &Partial) -> f64 {
-        let game = self.game(state);
-        if state.sums.len() > MAX_GAME { 0.0 } else { game.least() }
+    pub fn least_flops(&self, state: &Partial) -> u64 {
+        self.game(state).flops()
+    }
+
+    /// A lower bound of the bytes moved by everything that the state can become, over all bindings together.
+    pub fn least_bytes(&self, state: &Partial) -> u64 {
+        let product = |axes: &[super::Axis]| axes.iter().fold(Size::ONE, |p, a| p.times(a.size));
+        // a Stride may skip elements of the data
+        let skips = self.options.most.strides > 0;
+        let data = if skips { vec![0; self.sizes.n_bindings()] } else { self.values(self.data_product, false) };
+        let weight = |w: &Vec<Dim>| self.values(w.iter().fold(Size::ONE, |p, &d| p.times(self.graph.size(d))), false);
+        bytes(&data, &self.values(product(&self.shapes.output), false), &state.weights.iter().map(weight).collect::<Vec<_>>())
+    }
+
+    /// The values of a size, one per binding, rounded down or up.
+    fn values(&self, size: Size, up: bool) -> Vec<u64> {
+        let whole = |r: Ratio| u64::try_from(if up { r.0.div_ceil(r.1) } else { r.0 / r.1 }).unwrap_or(u64::MAX);
+        let unknown = if up { u64::MAX } else { 0 };
+        (0..self.sizes.n_bindings()).map(|i| self.sizes.value(size, i).map_or(unknown, whole)).collect()
     }
 
     fn game(&self, state: &Partial) -> Game {
         let graph = &self.graph;
-        let dims = state.dims(graph);
-        let values = |size: Size| -> Vec<f64> {
-            (0..self.sizes.n_bindings()).map(|i| self.sizes.value(size, i).map_or(1.0, |r| r.0 as f64 / r.1 as f64)).collect()
-        };
-        // (the dim above whose coordinate it stands, its size)
+        // what multiplies the elements: the dim that it stands above, and its size
         let mut increases: Vec<(Dim, Size)> = state.expanded.iter().map(|t| (t.dim, graph.size(t.dim))).collect();
-        let mut start = self.data_product;
-        for &d in &dims {
+        let mut strides = Size::ONE;
+        for d in state.dims(graph) {
             match graph.prim(d) {
                 Prim::Unfold(_, window) => increases.push((d, graph.size(window))),
-                Prim::Stride(_, step) => start = start.over(step),
+                Prim::Stride(_, step) => strides = strides.times(step),
                 _ => {}
             }
         }
+        // without the others the bound is only weaker
         increases.truncate(u64::BITS as usize);
         let above = |d: Dim| (0..increases.len()).filter(|&i| graph.depends(increases[i].0, d)).fold(0u64, |set, i| set | 1 << i);
         let mut needs: Vec<u64> = state.sums.iter().map(|&s| above(s)).collect();
@@ -118,17 +150,12 @@ impl Space {
                 }
             }
         }
+        let decrease = |(&sum, needs): (&Dim, u64)| Decrease { size: self.values(graph.size(sum), true), needs };
         Game {
-            start: values(start),
-            increases: increases.iter().map(|i| values(i.1)).collect(),
-            decreases: state.sums.iter().map(|&s| values(graph.size(s))).collect(),
-            needs,
+            elements: self.values(self.data_product, false),
+            strides: self.values(strides, true),
+            increases: increases.iter().map(|i| self.values(i.1, false)).collect(),
+            decreases: state.sums.iter().zip(needs).map(decrease).collect(),
         }
     }
 }
-
-/// In place of a state's distance: nothing but more sums can help.
-pub(in crate::synth) const ONLY_SUMS: usize = usize::MAX;
-
-/// Sums of which the game tries every order.
-const MAX_GAME: usize = 10;
