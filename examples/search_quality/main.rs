@@ -124,10 +124,30 @@ fn median(mut all: Vec<usize>) -> usize {
 }
 
 fn bench<P: Problem>(problem: &str, n: usize, n_seeds: u64, only: Option<&str>) {
-    let ours = Constants::default();
+    let mut ours = Constants::default();
+    let env = |n: &str| std::env::var(n).ok().and_then(|v| v.parse::<f64>().ok());
+    if let Some(v) = env("EX") {
+        ours.exploration = v;
+    }
+    if let Some(v) = env("WI") {
+        ours.widening = v;
+    }
+    if let Some(v) = env("DO") {
+        ours.doubt = v;
+    }
+    if let Some(v) = env("TO") {
+        ours.tournament = v as usize;
+    }
+    if let Some(v) = env("SH") {
+        ours.shuffle = v;
+    }
+    if let Some(v) = env("RA") {
+        ours.rave = v;
+    }
+
     let searches = [
         ("mcts", Method::Tree(ours), Rule::Front),
-        ("mcts syno", Method::Tree(Constants::syno()), Rule::Front),
+        ("mcts_syno", Method::Tree(Constants::syno()), Rule::Front),
         ("mcts accuracy^4", Method::Tree(ours), Rule::Accuracy),
         ("mcts weighted", Method::Tree(ours), Rule::Sum),
         ("syno accuracy^4", Method::Tree(Constants::syno()), Rule::Accuracy),
@@ -136,8 +156,11 @@ fn bench<P: Problem>(problem: &str, n: usize, n_seeds: u64, only: Option<&str>) 
     ];
     let long = if only.is_none() { run::<P>(Method::Tree(ours), Rule::Front, 10 * n, 1000) } else { Trace::new() };
     let mut best = long.last().copied().unwrap_or_default();
+    if let Some(v) = env("BEST") {
+        best.0 = v;
+    }
     let mut all = Vec::new();
-    for (name, method, rule) in searches.into_iter().filter(|s| only.is_none_or(|o| s.0.contains(o))) {
+    for (name, method, rule) in searches.into_iter().filter(|s| only.is_none_or(|o| s.0 == o)) {
         let start = std::time::Instant::now();
         let traces: Vec<Trace> = (0..n_seeds).map(|seed| run::<P>(method, rule, n, seed)).collect();
         let secs = start.elapsed().as_secs_f64();

@@ -15,7 +15,13 @@ const BARRIER: u8 = 5;
 const END: u8 = 7;
 const N_LETTERS: [u8; 6] = [6, 5, 5, 5, 5, 4];
 const MOST: [usize; 6] = [3, 3, 3, 3, 3, 2];
+/// One pair in so many serves, and one harms.
 const PAIRS: u64 = 7;
+/// Seconds that nothing can save.
+const FLOOR: f64 = 0.15;
+/// Worth at which half of the accuracy is there: three deviations above the mean of random words.
+const USEFUL: f64 = 4.5;
+const SLOPE: f64 = 1.5;
 
 type Letter = (u8, u8);
 
@@ -89,7 +95,7 @@ impl Words {
                 (start, n_barriers) = (i + 1, n_barriers + 1);
             }
         }
-        Point { secs: f64::exp(cost), accuracy: 0.1 + 0.85 / (1.0 + (1.0 - 1.2 * worth).exp()) }
+        Point { secs: FLOOR + (1.0 - FLOOR) * f64::exp(cost), accuracy: 0.1 + 0.75 / (1.0 + (SLOPE * (USEFUL - worth)).exp()) }
     }
 }
 

@@ -14,6 +14,8 @@
 
 mod constants;
 mod lattice;
+mod nodes;
+mod simulate;
 mod stats;
 
 pub use constants::Constants;
@@ -21,6 +23,7 @@ pub use stats::{Place, Stat};
 
 use super::tree::{FinalId, Step, To, Tree, follow};
 use crate::synth::child_seed;
+use nodes::{Branch, Choice, Goal};
 use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use stats::{Credits, Stats};
@@ -29,8 +32,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// The score of an edge never tried: above every other.
 const UNTRIED: f64 = 1e9;
-/// Reveals to forget at once when there are too many nodes.
-const FORGET: usize = 4;
 
 /// One evaluation in flight. Dropping it gives its final back.
 #[derive(Debug)]
@@ -45,39 +46,6 @@ impl Drop for Ticket {
         // the search may be gone first
         let _ = self.dropped.send(self.number);
     }
-}
-
-struct Twig<S> {
-    step: Step,
-    to: To<S>,
-    goal: Goal,
-    revealed: bool,
-}
-
-/// A state's actions of one kind.
-struct Branch<S> {
-    kind: u8,
-    revealed: bool,
-    twigs: Vec<Twig<S>>,
-}
-
-#[derive(Clone, Copy)]
-enum Goal {
-    State(u128),
-    Final(FinalId),
-}
-
-/// A child that can be chosen.
-#[derive(Clone, Copy)]
-struct Choice {
-    index: usize,
-    revealed: bool,
-    /// Where the way to it is counted.
-    edge: Place,
-    /// Where it is counted itself.
-    node: Place,
-    local: Place,
-    global: Place,
 }
 
 /// A final to propose and the selected path to it.
@@ -96,12 +64,6 @@ enum Rollout {
     Proposed(Vec<Flight>),
     /// A known reward counted once more, or a piece of the tree closed or hidden.
     Nothing,
-}
-
-enum Probe {
-    Found(FinalId),
-    Empty,
-    Unknown,
 }
 
 /// A tree search.
@@ -446,269 +408,6 @@ impl<T: Tree> Search<T> {
         Rollout::Nothing
     }
 
-    // ---- simulation ----
-
-    fn simulate(&mut self, path: Vec<Place>, state: &T::State, kind: Option<u8>) -> Rollout {
-        let wanted = self.constants.leaves.max(self.constants.tournament);
-        let mut found = self.draw(state, kind, wanted);
-        if found.is_empty() {
-            let key = self.tree.key(state);
-            let mut budget = self.constants.probe;
-            match self.probe(state, kind, &mut budget) {
-                Probe::Found(id) => found.push(id),
-                Probe::Empty => {
-                    if kind.is_none() {
-                        self.closed.insert(key);
-                    }
-                    self.settle(&path);
-                    return Rollout::Nothing;
-                }
-                Probe::Unknown => {
-                    self.fruitless.insert((key, kind));
-                    return Rollout::Nothing;
-                }
-            }
-        }
-        let mut new: Vec<FinalId> = found.iter().copied().filter(|id| !self.fates.contains_key(id)).collect();
-        new.sort_unstable();
-        new.dedup();
-        if new.is_empty() {
-            let Some(&id) = found.choose(&mut self.rng) else { return Rollout::Nothing };
-            if let Some(Fate::Told { reward, credits }) = self.fates.get_mut(&id) {
-                let reward = *reward;
-                for &place in &path {
-                    self.stats.credit(place, reward, credits);
-                }
-            }
-            self.touch(&path);
-            return Rollout::Nothing;
-        }
-        new.shuffle(&mut self.rng);
-        if self.constants.tournament > 1 {
-            let mut scored: Vec<(f64, FinalId)> = new.iter().map(|&id| (self.predict(id), id)).collect();
-            // stable: equals stay shuffled
-            scored.sort_by(|a, b| b.0.total_cmp(&a.0));
-            new = scored.into_iter().map(|s| s.1).collect();
-        }
-        new.truncate(self.constants.leaves.max(1));
-        Rollout::Proposed(new.into_iter().map(|id| Flight { id, path: path.clone() }).collect())
-    }
-
-    /// How many finals to draw in the first round, for so many wanted.
-    pub fn n_draws(&self, wanted: usize) -> usize {
-        let n_good = self.draws.iter().filter(|d| **d).count();
-        if n_good == 0 { 1 } else { (wanted * self.draws.len()).div_ceil(n_good) }
-    }
-
-    /// How many finals to draw in the next round.
-    pub fn more_draws(&self, n: usize) -> usize {
-        (n as f64 * self.constants.growth) as usize + 1
-    }
-
-    /// Finals below a state that are new or have a reward.
-    fn draw(&mut self, state: &T::State, kind: Option<u8>, wanted: usize) -> Vec<FinalId> {
-        let mut n = self.n_draws(wanted);
-        let hopeless = !self.draws.contains(&true);
-        let mut n_rounds = 0;
-        let mut found = Vec::new();
-        while found.is_empty() && if hopeless { n <= self.constants.max_draws } else { n_rounds < self.constants.retries } {
-            for _ in 0..n {
-                let id = self.tree.sample(state, kind, &mut self.rng);
-                self.draws.push_back(id.is_some());
-                if self.draws.len() > self.constants.window {
-                    self.draws.pop_front();
-                }
-                found.extend(id.filter(|id| !matches!(self.fates.get(id), Some(Fate::Asked | Fate::Refused))));
-                if hopeless && !found.is_empty() {
-                    break;
-                }
-            }
-            n_rounds += 1;
-            n = self.more_draws(n);
-        }
-        found
-    }
-
-    /// A final's reward as its actions would have it.
-    fn predict(&mut self, id: FinalId) -> f64 {
-        let steps: Vec<Step> = self.tree.path(id).into_iter().flatten().collect();
-        let hopes: Vec<f64> = steps.iter().filter_map(|&s| self.stats.at(Place::AnyArc(s)).hope()).collect();
-        if hopes.is_empty() { 0.0 } else { hopes.iter().sum::<f64>() / hopes.len() as f64 }
-    }
-
-    /// Walks all that is below a state, until a new final is found or the budget is spent; closes what has none.
-    fn probe(&mut self, state: &T::State, kind: Option<u8>, budget: &mut usize) -> Probe {
-        if *budget == 0 {
-            return Probe::Unknown;
-        }
-        *budget -= 1;
-        let mut outcome = Probe::Empty;
-        for arc in self.tree.children(state) {
-            if kind.is_some_and(|k| k != arc.kind) {
-                continue;
-            }
-            let below = match &arc.to {
-                To::Final(id) if self.fates.contains_key(id) => Probe::Empty,
-                To::Final(id) => Probe::Found(*id),
-                To::Partial(next) if self.closed.contains(&self.tree.key(next)) => Probe::Empty,
-                To::Partial(next) => self.probe(next, None, budget),
-            };
-            match below {
-                Probe::Empty => {
-                    if let To::Partial(next) = &arc.to {
-                        let key = self.tree.key(next);
-                        self.closed.insert(key);
-                    }
-                }
-                Probe::Found(_) => return below,
-                Probe::Unknown => outcome = Probe::Unknown,
-            }
-        }
-        outcome
-    }
-
-    // ---- nodes ----
-
-    /// Reads a state's children, unless they are held.
-    fn open(&mut self, key: u128, state: &T::State) {
-        if self.nodes.contains_key(&key) {
-            return;
-        }
-        if self.nodes.len() >= self.constants.max_nodes.max(2) {
-            self.forget();
-        }
-        let mut arcs = self.tree.children(state);
-        arcs.sort_by_key(|a| a.step());
-        let mut branches: Vec<Branch<T::State>> = Vec::new();
-        for arc in arcs {
-            let step = arc.step();
-            let goal = match &arc.to {
-                To::Partial(next) => Goal::State(self.tree.key(next)),
-                To::Final(id) => Goal::Final(*id),
-            };
-            let used = |place: Place| {
-                let stat = self.stats.at(place);
-                stat.n > 0 || stat.in_flight > 0
-            };
-            if branches.last().is_none_or(|b| b.kind != step.kind) {
-                branches.push(Branch { kind: step.kind, revealed: used(Place::Kind(key, step.kind)), twigs: Vec::new() });
-            }
-            let twig = Twig { step, to: arc.to, goal, revealed: used(Place::Arc(key, step)) };
-            if let Some(branch) = branches.last_mut() {
-                branch.twigs.push(twig);
-            }
-        }
-        self.nodes.insert(key, branches);
-    }
-
-    fn forget(&mut self) {
-        let mut keys: Vec<(u32, u128)> = self.nodes.keys().map(|&k| (self.stats.at(Place::State(k)).n, k)).collect();
-        keys.sort_unstable();
-        for (_, key) in keys.iter().take((keys.len() / FORGET).max(1)) {
-            self.nodes.remove(key);
-        }
-    }
-
-    fn is_open(&self, goal: Goal) -> bool {
-        match goal {
-            Goal::State(key) => !self.closed.contains(&key),
-            Goal::Final(id) => !self.fates.contains_key(&id),
-        }
-    }
-
-    fn is_visible(&self, goal: Goal) -> bool {
-        self.is_open(goal) && !matches!(goal, Goal::State(key) if self.fruitless.contains(&(key, None)))
-    }
-
-    fn kinds(&self, key: u128) -> Vec<Choice> {
-        let branches = self.nodes.get(&key).into_iter().flatten().enumerate();
-        let visible = branches.filter(|(_, b)| !self.fruitless.contains(&(key, Some(b.kind))) && b.twigs.iter().any(|t| self.is_open(t.goal)));
-        let choice = |(index, b): (usize, &Branch<T::State>)| {
-            let edge = Place::Kind(key, b.kind);
-            Choice { index, revealed: b.revealed, edge, node: edge, local: Place::LocalKind(key, b.kind), global: Place::AnyKind(b.kind) }
-        };
-        visible.map(choice).collect()
-    }
-
-    fn arcs(&self, key: u128, branch: usize) -> Vec<Choice> {
-        let Some(branch) = self.nodes.get(&key).and_then(|b| b.get(branch)) else { return Vec::new() };
-        let visible = branch.twigs.iter().enumerate().filter(|(_, t)| self.is_visible(t.goal));
-        let choice = |(index, t): (usize, &Twig<T::State>)| {
-            let edge = Place::Arc(key, t.step);
-            let node = match t.goal {
-                Goal::State(key) => Place::State(key),
-                Goal::Final(_) => edge,
-            };
-            Choice { index, revealed: t.revealed, edge, node, local: Place::LocalArc(key, t.step), global: Place::AnyArc(t.step) }
-        };
-        visible.map(choice).collect()
-    }
-
-    fn reveal(&mut self, parent: Place, index: usize) {
-        match parent {
-            Place::State(key) => {
-                if let Some(branch) = self.nodes.get_mut(&key).and_then(|b| b.get_mut(index)) {
-                    branch.revealed = true;
-                }
-            }
-            Place::Kind(key, kind) => {
-                let branch = self.nodes.get_mut(&key).and_then(|b| b.iter_mut().find(|b| b.kind == kind));
-                if let Some(twig) = branch.and_then(|b| b.twigs.get_mut(index)) {
-                    twig.revealed = true;
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Closes what has become empty along a path, from its end to the root.
-    fn settle(&mut self, path: &[Place]) {
-        for &place in path.iter().rev() {
-            if let Place::State(key) = place
-                && let Some(branches) = self.nodes.get(&key)
-                && !branches.iter().flat_map(|b| &b.twigs).any(|t| self.is_open(t.goal))
-            {
-                self.closed.insert(key);
-            }
-        }
-    }
-
-    fn wake(&mut self, state: u128, kind: u8) {
-        self.fruitless.remove(&(state, None));
-        self.fruitless.remove(&(state, Some(kind)));
-    }
-
-    fn touch(&mut self, path: &[Place]) {
-        for &place in path {
-            match place {
-                Place::State(key) => drop(self.fruitless.remove(&(key, None))),
-                Place::Kind(key, kind) => self.wake(key, kind),
-                _ => {}
-            }
-        }
-    }
-
-    /// A root that leaves no choice is passed through.
-    fn reveal_chain(&mut self) {
-        let (mut key, mut state) = self.root.clone();
-        loop {
-            self.open(key, &state);
-            let Some([branch]) = self.nodes.get(&key).map(Vec::as_slice) else { break };
-            let [twig] = branch.twigs.as_slice() else { break };
-            let (To::Partial(next), Goal::State(next_key)) = (twig.to.clone(), twig.goal) else { break };
-            let step = twig.step;
-            for place in [Place::State(key), Place::Kind(key, step.kind), Place::Arc(key, step)] {
-                self.stats.visit(place);
-            }
-            self.reveal(Place::State(key), 0);
-            self.reveal(Place::Kind(key, step.kind), 0);
-            (key, state) = (next_key, next);
-        }
-        if self.nodes.get(&key).is_some_and(Vec::is_empty) {
-            self.settle(&[Place::State(self.root.0), Place::State(key)]);
-        }
-    }
-
     // ---- learning ----
 
     /// Where a final counts besides its path.
@@ -717,7 +416,8 @@ impl<T: Tree> Search<T> {
         let kinds: BTreeSet<u8> = steps.iter().map(|s| s.kind).collect();
         let pairs = lattice::lattices(&mut self.tree, id, self.constants.max_lattice);
         let local_kinds: BTreeSet<(u128, u8)> = pairs.iter().map(|(key, step)| (*key, step.kind)).collect();
-        let mut places: Vec<Place> = steps.into_iter().map(Place::AnyArc).collect();
+        let mut places = vec![Place::All];
+        places.extend(steps.into_iter().map(Place::AnyArc));
         places.extend(kinds.into_iter().map(Place::AnyKind));
         places.extend(pairs.into_iter().map(|(key, step)| Place::LocalArc(key, step)));
         places.extend(local_kinds.into_iter().map(|(key, kind)| Place::LocalKind(key, kind)));

@@ -16,6 +16,8 @@ pub struct Constants {
     /// New finals drawn for each one proposed: the one whose actions did best elsewhere is taken. Drawing costs
     /// milliseconds, evaluating minutes.
     pub tournament: usize,
+    /// Rewards of an action at which half of its effect is believed, in that choice.
+    pub doubt: f64,
     /// Rollouts of one request that may end without a new final, for requests must end.
     pub max_rollouts: usize,
     /// The share of draws that succeed is taken over this many: enough to tell a percent, few enough to follow the search.
@@ -48,6 +50,7 @@ impl Constants {
             virtual_loss: 0.3,
             leaves: 1,
             tournament: 1,
+            doubt: 3.0,
             max_rollouts: 3000,
             window: 100,
             retries: 5,

@@ -20,6 +20,8 @@ pub enum Place {
     AnyKind(u8),
     /// Finals with this action (global RAVE).
     AnyArc(Step),
+    /// All finals.
+    All,
 }
 
 /// Rewards at a place, and evaluations in flight through it.
