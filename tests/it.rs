@@ -3,6 +3,7 @@
 mod cli;
 mod layers;
 mod lower;
+mod mcts;
 mod report;
 mod search;
 mod spec;

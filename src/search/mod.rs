@@ -7,12 +7,16 @@
 
 pub mod choose;
 pub mod evaluate;
+pub mod evolve;
 mod explore;
 mod finals;
 pub mod machine;
+pub mod mcts;
 pub mod model;
 mod progress;
+pub mod reward;
 pub mod slots;
+pub mod tree;
 
 pub use slots::Slots;
 
