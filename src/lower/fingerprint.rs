@@ -448,8 +448,8 @@ fn random(tensor: u64, axis: u64, place: u64) -> u64 {
 
 /// Two sets of small sizes that stand for the given ones: coefficients keep their values (of the first and of the last binding), and
 /// each primary is the least multiple of what coefficients can divide it by everywhere. Sizes that are 1 everywhere stay 1 (an axis
-/// of `Co/g` where Co = g), no other size of up to two coefficients becomes 1, variables that are equal everywhere stay equal, and
-/// all others differ.
+/// of `Co/g` where Co = g), no other quotient by up to two coefficients is 1 in both sets, variables that are equal everywhere stay
+/// equal, and all others differ.
 ///
 /// # Errors
 /// No binding, or a variable without a value in one of them.
@@ -462,8 +462,8 @@ pub fn small_bindings(bindings: &[Binding]) -> Result<Vec<Binding>> {
     let matter = (n_primary..names.len()).filter(|&i| values.iter().any(|v| v[i] != 1));
     let coefficients: Vec<Size> = matter.filter_map(|i| variables.size(&names[i])).collect();
     let choice = Choice { variables: &variables, values: &values, monomials: monomials(&coefficients), coefficients, n_primary };
-    let one = choice.least(&values[0], false, &[]);
-    let two = choice.least(&values[values.len() - 1], true, &one);
+    let one = choice.least(&values[0], &choice.coefficients, &[]);
+    let two = choice.least(&values[values.len() - 1], &choice.monomials, &one);
     let binding = |small: &[i64]| Binding(names.iter().cloned().zip(small.iter().copied()).collect());
     let mut both = vec![binding(&one), binding(&two)];
     both.dedup();
@@ -493,11 +493,12 @@ struct Choice<'a> {
 }
 
 impl Choice<'_> {
-    /// Small primaries beside the coefficients of `base`; `unlike`: values that a primary should not have again.
-    fn least(&self, base: &[i64], backwards: bool, unlike: &[i64]) -> Vec<i64> {
+    /// Small primaries beside the coefficients of `base`, equal to none of the sizes `apart`; `first`: values of an earlier set, which no
+    /// primary has again.
+    fn least(&self, base: &[i64], apart: &[Size], first: &[i64]) -> Vec<i64> {
         let mut small = base.to_vec();
         let mut order: Vec<usize> = (0..self.n_primary).collect();
-        if backwards {
+        if !first.is_empty() {
             order.reverse();
         }
         let everywhere = |holds: &dyn Fn(&[i64]) -> bool| self.values.iter().all(|v| holds(v));
@@ -518,8 +519,8 @@ impl Choice<'_> {
                     let step = self.divisor(i, base);
                     let least = self.floor(i, base);
                     let taken = |n: i64| {
-                        let as_monomial = self.monomials.iter().any(|m| m.fraction(base) == Some((n, 1)));
-                        as_monomial || done.iter().any(|&j| small[j] == n) || unlike.get(i) == Some(&n)
+                        let is_1 = n == 1 || apart.iter().any(|m| m.fraction(base) == Some((n, 1)));
+                        is_1 || done.iter().any(|&j| small[j] == n) || first.get(i) == Some(&n)
                     };
                     (1..).map(|n| n * step).find(|&n| n >= least && !taken(n)).unwrap_or(base[i])
                 }
