@@ -145,7 +145,7 @@ fn known_operators_differ() {
         assert_eq!(same, (*name == "conv-w").then_some("conv-h"), "{name}");
     }
     let set_b = set_a().with("g", 4).with("Hin", 96).with("k1", 2).with("L", 3);
-    let distinct: BTreeSet<Fingerprint> = SHIPPED.iter().map(|o| of(o.text, &[set_b.clone()])).collect();
+    let distinct: BTreeSet<Fingerprint> = SHIPPED.iter().map(|o| of(o.text, std::slice::from_ref(&set_b))).collect();
     assert_eq!(distinct.len(), SHIPPED.len());
 }
 
@@ -310,13 +310,16 @@ fn family(operator: &Operator, binding: &Binding) -> Vec<(Vec<usize>, Map)> {
     found
 }
 
+/// Maps with the colours of the elements that multiply each.
+type Row = Vec<(usize, Vec<usize>)>;
+
 /// A number for the family, equal for equal ones: maps exact, twins joined, then colours refined three times and each order of
 /// at most two weights tried.
 #[derive(Default)]
 struct Families {
     maps: Names<Map>,
-    colours: Names<(usize, Vec<(usize, Vec<usize>)>)>,
-    whole: Names<Vec<(usize, Vec<usize>)>>,
+    colours: Names<(usize, Row)>,
+    whole: Names<Row>,
 }
 
 impl Families {
@@ -352,7 +355,7 @@ impl Families {
             (*map, elements.iter().enumerate().map(|(w, &e)| colours.get(&(w, e)).copied().unwrap_or(0)).collect::<Vec<_>>())
         };
         for _ in 0..3 {
-            let mut rows: BTreeMap<(usize, usize), Vec<(usize, Vec<usize>)>> = BTreeMap::new();
+            let mut rows: BTreeMap<(usize, usize), Row> = BTreeMap::new();
             for entry in entries {
                 for w in 0..n_weights {
                     rows.entry((w, entry.0[w])).or_default().push(seen(&colours, entry));
@@ -414,7 +417,12 @@ fn equal_exactly_where_families_found_by_one_hot_weights_are_equal() {
                 continue;
             }
             let number = families.of(&family(&operator, &binding), operator.weights().len(), (h as usize, h as usize));
-            known.push((operator.to_string(), operator.weights().len(), number, fingerprint(&operator, &[binding.clone()]).unwrap()));
+            known.push((
+                operator.to_string(),
+                operator.weights().len(),
+                number,
+                fingerprint(&operator, std::slice::from_ref(&binding)).unwrap(),
+            ));
         }
         for (i, a) in known.iter().enumerate() {
             for b in known[..i].iter().filter(|b| b.1 == a.1) {

@@ -107,7 +107,6 @@ fn joined(per_binding: &[Vec<Vec<u64>>]) -> u128 {
 }
 
 /// Whether the last two of four axes may change places, and which two variables do so with them.
-#[allow(clippy::option_option)]
 fn exchange(operator: &Operator) -> Option<Option<(usize, usize)>> {
     let (y, x) = (operator.output_shape(), operator.data_shape());
     let ([.., y2, y3], [.., x2, x3]) = (&y[..], &x[..]) else { return None };
@@ -190,8 +189,8 @@ fn at(operator: &Operator, values: &[i64], turned: bool, binding: &Binding) -> R
         }
     }
     let mut orders: Vec<Vec<u64>> = vec![Vec::new(); (1..=operator.weights().len()).product()];
-    for tensor in 0..2 {
-        let shape: Vec<u64> = tensors[tensor].iter().map(|&d| extents[place(d)] as u64).collect();
+    for dims in &tensors[..2] {
+        let shape: Vec<u64> = dims.iter().map(|&d| extents[place(d)] as u64).collect();
         let shape = (0..shape.len()).map(|axis| shape[mirror(axis)]);
         orders.iter_mut().for_each(|o| o.extend(shape.clone()));
     }
