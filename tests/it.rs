@@ -1,6 +1,7 @@
 //! One integration binary, one file per room, in walk order.
 
 mod cli;
+mod fingerprint;
 mod layers;
 mod lower;
 mod mcts;
