@@ -5,11 +5,13 @@ use crate::lower::{self, Epilogue};
 use crate::report::{self, Format, View};
 use crate::search::evaluate::{Evaluator, Job};
 use crate::search::machine::Machine;
+use crate::search::operators::Operators;
+use crate::search::propose::{MAX_BARREN, Proposer};
 use crate::search::{self, Slots, Study};
-use crate::spec::{Spec, refuse};
+use crate::spec::{Proposals, Spec, refuse};
 use crate::store::Store;
 use crate::synth::library::LIBRARY;
-use crate::synth::{Binding, Operator, Synthesizer, library};
+use crate::synth::{Binding, Operator, library};
 use crate::train::Outcome;
 use crate::tune::measure::TOLERANCE;
 use crate::tune::{Best, Limits, LocalRunner, Options, StrategyKind, Task, Tuner, verify};
@@ -20,7 +22,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// After Ctrl-C the work under way may settle for so long.
 const GRACE: Duration = Duration::from_millis(1800);
@@ -104,7 +106,10 @@ struct SynthArgs {
     /// List the known operators by name
     #[arg(long)]
     library: bool,
-    /// Print on stderr why walks ended without an operator
+    /// How they are found: `random` walks, or a `tree` search for few multiply-adds
+    #[arg(long, default_value = "random")]
+    strategy: String,
+    /// Print on stderr what was refused and why, and how fast it went
     #[arg(long)]
     stats: bool,
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -344,26 +349,41 @@ fn synth(args: &SynthArgs) -> Result<Exit> {
     let spec = Spec::load(file)?;
     let slots = slots_of(&spec, file)?;
     let original = slots.model(None, 1)?;
-    let mut synthesizer = Synthesizer::new(slots.space(&spec)?, args.seed.unwrap_or(spec.seed))?;
-    let mut n = 0;
+    let strategy = match args.strategy.as_str() {
+        "random" => Proposals::Random,
+        "tree" => Proposals::Tree,
+        other => return invalid(format!("--strategy: {other:?} is unknown: use random or tree")),
+    };
+    let mut proposer = Proposer::new(strategy, slots.space(&spec)?, args.seed.unwrap_or(spec.seed))?;
+    let start = Instant::now();
+    let (mut n, mut n_barren, mut n_over) = (0, 0, 0);
+    let mut rewards = BTreeMap::new();
     if args.format == Format::Csv {
         put("id,macs,params,text\n")?;
     }
-    while n < args.n {
-        let Some(operator) = synthesizer.next() else { break };
-        let Ok(model) = slots.model(Some(&operator), 1) else { continue };
-        let (macs, params) = (model.slot_macs(), model.slot_params());
-        if macs as f64 > original.slot_macs() as f64 * spec.budget.flops_ratio {
+    while n < args.n && n_barren < MAX_BARREN {
+        let Some(operator) = proposer.ask() else {
+            n_barren += 1;
             continue;
-        }
+        };
+        let macs = slots.model(Some(&operator), 1).map(|m| (m.slot_macs(), m.slot_params()));
+        let over = |m: &(u64, u64)| m.0 as f64 > original.slot_macs() as f64 * spec.budget.flops_ratio;
+        let Some((macs, params)) = macs.ok().filter(|m| !over(m)) else {
+            n_over += 1;
+            proposer.refuse(&operator);
+            continue;
+        };
         n += 1;
+        let ratio = macs as f64 / original.slot_macs() as f64;
+        rewards.insert(Operators::id_of(&operator), (1.0 - ratio).max(0.0));
+        if strategy == Proposals::Tree {
+            proposer.tell(&rewards);
+        }
         let id = operator.id();
         put(&match args.format {
-            Format::Table => format!(
-                "{id}  {:5.3} MACs  {:5.3} params  {operator}\n",
-                macs as f64 / original.slot_macs() as f64,
-                params as f64 / original.slot_params() as f64
-            ),
+            Format::Table => {
+                format!("{id}  {ratio:5.3} MACs  {:5.3} params  {operator}\n", params as f64 / original.slot_params() as f64)
+            }
             Format::Json => format!(
                 "{}\n",
                 serde_json::json!({"version": 1, "id": id, "n_macs": macs, "n_params": params, "text": operator.to_string()})
@@ -372,10 +392,7 @@ fn synth(args: &SynthArgs) -> Result<Exit> {
         })?;
     }
     if args.stats {
-        eprintln!("{} walks, {n} operators; walks that ended without one:", synthesizer.n_walks);
-        for (reason, count) in &synthesizer.refused {
-            eprintln!("{count:10}  {reason}");
-        }
+        eprint!("{}", proposer.stats(start.elapsed().as_secs_f64(), n_over));
     }
     Ok(if n == 0 { Exit::Nothing } else { Exit::Done })
 }

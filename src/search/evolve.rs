@@ -21,12 +21,13 @@ pub struct Evolution<T: Tree> {
     population: usize,
     members: VecDeque<(FinalId, f64)>,
     asked: BTreeSet<FinalId>,
+    told: BTreeSet<FinalId>,
 }
 
 impl<T: Tree> Evolution<T> {
     pub fn new(tree: T, seed: u64) -> Evolution<T> {
         let rng = ChaCha8Rng::seed_from_u64(child_seed(seed, "evolution"));
-        Evolution { tree, rng, population: POPULATION, members: VecDeque::new(), asked: BTreeSet::new() }
+        Evolution { tree, rng, population: POPULATION, members: VecDeque::new(), asked: BTreeSet::new(), told: BTreeSet::new() }
     }
 
     /// New finals at random, whatever is told.
@@ -37,6 +38,15 @@ impl<T: Tree> Evolution<T> {
 
     pub fn tree(&self) -> &T {
         &self.tree
+    }
+
+    pub fn tree_mut(&mut self) -> &mut T {
+        &mut self.tree
+    }
+
+    /// Says that a final was asked in an earlier session.
+    pub fn replay(&mut self, id: FinalId) {
+        self.asked.insert(id);
     }
 
     /// The next final to evaluate, each once; `None` when 3,000 tries gave nothing new.
@@ -51,9 +61,9 @@ impl<T: Tree> Evolution<T> {
         None
     }
 
-    /// A reward below 0: the final is no good and joins nobody.
+    /// The reward of a final, once. Below 0: the final is no good and joins nobody.
     pub fn tell(&mut self, id: FinalId, reward: f64) {
-        if reward >= 0.0 && self.population > 0 {
+        if self.told.insert(id) && reward >= 0.0 && self.population > 0 {
             self.members.push_back((id, reward));
             if self.members.len() > self.population {
                 self.members.pop_front();

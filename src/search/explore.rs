@@ -1,8 +1,9 @@
 //! Exploring: proposals, budgets, quick latencies and short trainings, until the finals need the time that is left.
 
+use super::reward::{Front, Point, Scale};
 use super::*;
 use crate::lower::Epilogue;
-use crate::store::{PRUNED, SlotTime};
+use crate::store::{PRUNED, SlotTime, State};
 use crate::synth::library;
 
 impl Study<'_> {
@@ -31,6 +32,7 @@ impl Study<'_> {
             if !waiting && self.spec.budget.trials.is_some_and(|most| n >= most) {
                 return Ok(StopReason::Trials { n });
             }
+            self.learn()?;
             let batch = self.gather()?;
             if batch.is_empty() {
                 let n = self.store.trials()?.len() as u32;
@@ -72,9 +74,41 @@ impl Study<'_> {
             }
             if trial.phase >= Some(Phase::QuickTune) || self.is_fast(&trial, &operator)? {
                 batch.push((trial.number, operator));
+            } else {
+                self.learn()?;
             }
         }
         Ok(batch)
+    }
+
+    /// Tells the proposer what every settled trial is worth beside all others.
+    fn learn(&mut self) -> Result<()> {
+        let baseline = self.store.baseline()?;
+        let (Some(slots), Some(accuracy)) = (baseline.slots, baseline.proxy_accuracy) else { return Ok(()) };
+        let least = accuracy - self.spec.budget.accuracy_drop / 100.0 - HOPELESS_ACCURACY;
+        let mut front = Front::new(Scale { baseline: Point { secs: slots.median_secs, accuracy }, least });
+        let mut points = Vec::new();
+        for trial in self.store.trials()? {
+            let id = Operators::id_of(&Operator::parse(&trial.operator)?);
+            match (trial.state, trial.slots) {
+                (State::Waiting | State::Running, _) => {}
+                (State::Failed, _) => self.proposer.refuse(&Operator::parse(&trial.operator)?),
+                (_, Some(secs)) => {
+                    // a training that was given up has the accuracy that it had come to
+                    let last = || Ok::<_, Error>(self.store.epochs(trial.number)?.last().map_or(0.0, |e| e.accuracy));
+                    let accuracy = trial.proxy_accuracy.map_or_else(last, Ok)?;
+                    points.push((id, Point { secs: secs.median_secs, accuracy }));
+                }
+                // too slow to be trained
+                (_, None) => points.push((id, Point { secs: f64::INFINITY, accuracy: 0.0 })),
+            }
+        }
+        for &(_, p) in &points {
+            front.push(p);
+        }
+        let rewards = front.rewards(points.iter().map(|p| p.1));
+        self.proposer.tell(&points.iter().map(|p| p.0).zip(rewards).collect());
+        Ok(())
     }
 
     /// The next operator within the budgets, with its row in the store.
@@ -87,19 +121,26 @@ impl Study<'_> {
                 return Ok(Some(trial));
             }
         }
+        let mut n_barren = 0;
         for _ in 0..MAX_REFUSED {
-            if self.pool.len() == POOL {
+            if self.pool.len() == POOL || n_barren == MAX_BARREN {
                 break;
             }
-            let Some(operator) = self.synthesizer.next() else { break };
+            self.check_stop()?;
+            let Some(operator) = self.proposer.ask() else {
+                n_barren += 1;
+                continue;
+            };
             match self.within_budget(&operator, &baseline) {
                 Ok(Some(proposal)) => self.pool.push(proposal),
-                Ok(None) => {}
-                Err(_) => self.store.add_counts(PRUNED, [("a size does not divide", 1)])?,
+                Ok(None) => self.proposer.refuse(&operator),
+                Err(_) => {
+                    self.proposer.refuse(&operator);
+                    self.store.add_counts(PRUNED, [("a size does not divide", 1)])?;
+                }
             }
         }
-        let refused = std::mem::take(&mut self.synthesizer.refused);
-        self.store.add_counts(PRUNED, refused)?;
+        self.store.add_counts(PRUNED, self.proposer.take_refused())?;
         // neither too small to learn nor too large to be fast
         let macs = baseline.n_macs.unwrap_or(1) as f64;
         let distance = |p: &Proposal| (p.n_macs.unwrap_or(1) as f64 / macs / LIKELY_SHARE).ln().abs();

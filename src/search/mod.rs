@@ -13,7 +13,9 @@ mod finals;
 pub mod machine;
 pub mod mcts;
 pub mod model;
+pub mod operators;
 mod progress;
+pub mod propose;
 pub mod reward;
 pub mod slots;
 pub mod tree;
@@ -24,14 +26,16 @@ use crate::error::{Error, Result, invalid};
 use crate::lower::{self, LoopNest};
 use crate::spec::Spec;
 use crate::store::{BASELINE, Baseline, Phase, Proposal, Store, Timing, Training, Trial};
-use crate::synth::{Operator, Synthesizer, child_seed};
+use crate::synth::{Operator, child_seed};
 use crate::train::Outcome as Trained;
 use crate::train::backbone::Slot;
 use crate::tune::{self, Best, Failure};
 use choose::Candidate;
 use evaluate::{Deployment, Evaluator, Job};
 use model::Values;
+use operators::Operators;
 use progress::Progress;
+use propose::{MAX_BARREN, Proposer};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -53,13 +57,13 @@ const FORWARD_SHARE: u64 = 3;
 const MOST_RESERVED: f64 = 0.5;
 /// The fact under which the baseline's quickly tuned slot times are kept, in seconds by slot name.
 const QUICK_SLOTS: &str = "quick slots";
-/// Operators drawn before one of them is proposed.
+/// Operators asked for before one of them is tried.
 const POOL: usize = 4;
 /// The share of the original's multiply-adds at which operators have kept the accuracy and still were clearly faster; of the
 /// drawn ones the nearest to it is proposed.
 const LIKELY_SHARE: f64 = 0.5;
-/// Operators refused in a row after which the space counts as exhausted.
-const MAX_REFUSED: usize = 100_000;
+/// Operators over the budgets in a row after which the space counts as exhausted.
+const MAX_REFUSED: usize = 10_000;
 
 /// Why a search ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -129,8 +133,8 @@ pub struct Study<'a> {
     store: Store,
     evaluator: &'a mut dyn Evaluator,
     slots: Slots,
-    synthesizer: Synthesizer,
-    /// Operators drawn and not proposed yet.
+    proposer: Proposer,
+    /// Operators asked for and not tried yet.
     pool: Vec<Proposal>,
     rates: Rates,
     progress: Progress,
@@ -144,12 +148,12 @@ impl<'a> Study<'a> {
     /// A spec whose slots, operators or space do not fit together.
     pub fn new(spec: Spec, store: Store, evaluator: &'a mut dyn Evaluator, stop: Arc<AtomicBool>, quiet: bool) -> Result<Study<'a>> {
         let slots = Slots::of(&spec)?;
-        let mut synthesizer = Synthesizer::new(slots.space(&spec)?, spec.seed)?;
+        let mut proposer = Proposer::new(spec.operator.strategy, slots.space(&spec)?, spec.seed)?;
         for trial in store.trials()? {
-            synthesizer.exclude(trial.id);
+            proposer.replay(Operator::parse(&trial.operator)?);
         }
         let rates = store.fact("rates")?.unwrap_or_default();
-        Ok(Study { spec, store, evaluator, slots, synthesizer, pool: Vec::new(), rates, progress: Progress::new(quiet), stop })
+        Ok(Study { spec, store, evaluator, slots, proposer, pool: Vec::new(), rates, progress: Progress::new(quiet), stop })
     }
 
     /// Searches until the budget is spent, then settles the winner.

@@ -115,37 +115,53 @@ impl Synthesizer {
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Option<Operator> {
         for _ in 0..MAX_WALKS {
-            self.n_walks += 1;
-            match self.walk() {
-                Ok(operator) => return Some(operator),
-                Err(reason) => *self.refused.entry(reason).or_default() += 1,
+            let mut rng = self.rng.clone();
+            let operator = self.walk(None, &mut rng);
+            self.rng = rng;
+            match operator {
+                Some(operator) if self.seen.insert(operator.id()) => return Some(operator),
+                Some(_) => *self.refused.entry("seen before").or_default() += 1,
+                None => {}
             }
         }
         None
     }
 
-    fn walk(&mut self) -> Result<Operator, &'static str> {
-        let state = self.begin().map_err(Rule::name)?;
-        let (last, data) = self.space.wander(state, &mut self.rng)?;
+    /// One walk, from the root or from a state; it may find what was found before. Walks that end without an operator are
+    /// counted by their reason.
+    pub fn walk(&mut self, from: Option<&Partial>, rng: &mut ChaCha8Rng) -> Option<Operator> {
+        self.n_walks += 1;
+        match self.try_walk(from, rng) {
+            Ok(operator) => Some(operator),
+            Err(reason) => {
+                *self.refused.entry(reason).or_default() += 1;
+                None
+            }
+        }
+    }
+
+    fn try_walk(&mut self, from: Option<&Partial>, rng: &mut ChaCha8Rng) -> Result<Operator, &'static str> {
+        let state = match from {
+            Some(state) if state.n_actions > 0 => state.clone(),
+            _ => self.begin(rng).map_err(Rule::name)?,
+        };
+        let (last, data) = self.space.wander(state, rng)?;
         self.n_arrived += 1;
         let operator = self.space.finish(&last, &data).map_err(Rule::name)?;
         let (moved, places) = (self.space.n_moved(&data), self.space.shapes.places.len());
-        if moved < places && self.rng.random_bool(self.refuse_one_way) {
+        if moved < places && rng.random_bool(self.refuse_one_way) {
             return Err("exchange in one direction only (refused at random)");
-        }
-        if !self.seen.insert(operator.id()) {
-            return Err("seen before");
         }
         Ok(operator)
     }
 
     /// The state after a random multiset of sums.
-    fn begin(&mut self) -> Result<Partial, Rule> {
-        let usual = self.rng.random_bool(USUAL_SUMS) && !self.usual.iter().all(Vec::is_empty);
+    fn begin(&mut self, rng: &mut ChaCha8Rng) -> Result<Partial, Rule> {
+        let usual = rng.random_bool(USUAL_SUMS) && !self.usual.iter().all(Vec::is_empty);
         let lists = if usual { &mut self.usual } else { &mut self.sums };
         let filled: Vec<usize> = (0..lists.len()).filter(|&n| !lists[n].is_empty()).collect();
-        let n = *filled.choose(&mut self.rng).ok_or(Rule::Distance)?;
-        let place = self.rng.random_range(0..lists[n].len());
+        let n = *filled.choose(rng).ok_or(Rule::Distance)?;
+        let place = rng.random_range(0..lists[n].len());
         let mut state = self.space.root();
         for i in 0..n {
             let next = self.space.child(&state, &Action::Reduce(lists[n][place][i]));
