@@ -7,6 +7,7 @@
 use super::legal::{Kind, Ratio, Sizes};
 use super::size::Size;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// Dims are kept as bits of one word.
 const MAX_AXES: usize = 64;
@@ -19,7 +20,8 @@ pub struct Axis {
     pub left: u8,
     /// A Stride below discards data: the dim must become a window or be expanded.
     pub discards: bool,
-    /// A contraction to come may drop this dim, together with others. Read where [`Budget::contracts`] only.
+    /// A contraction to come may drop this dim as it is, together with others. Read where [`Budget::contracts`] only, where
+    /// in any case it may drop what Merges make.
     pub drops: bool,
 }
 
@@ -94,7 +96,7 @@ impl Target {
 /// Distances found so far for one target and one [`Sizes`], kept by whoever asks for them.
 #[derive(Clone, Debug, Default)]
 pub struct Memo {
-    found: HashMap<Budget, HashMap<Box<[Item]>, Distance>>,
+    found: Folded<Budget, Folded<Box<[Item]>, Distance>>,
     search: Search,
     order: Vec<(Item, usize)>,
     items: Vec<Item>,
@@ -151,6 +153,44 @@ impl Memo {
     }
 }
 
+/// A hasher for short keys that nobody chooses to collide: words folded by multiplication.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fold(u64);
+
+impl Hasher for Fold {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u8(&mut self, n: u8) {
+        self.write_u64(n.into());
+    }
+
+    fn write_u32(&mut self, n: u32) {
+        self.write_u64(n.into());
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        // an odd constant with well spread bits (2^64 over the golden ratio)
+        let product = u128::from(self.0 ^ n ^ 0x9e37_79b9_7f4a_7c15) * 0x9e37_79b9_7f4a_7c15;
+        self.0 = (product as u64) ^ (product >> 64) as u64;
+    }
+
+    fn write_usize(&mut self, n: usize) {
+        self.write_u64(n as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+type Folded<K, V> = HashMap<K, V, BuildHasherDefault<Fold>>;
+
 /// Dims and the axes that they become. Without axes, the dims are unfolded or expanded away.
 #[derive(Clone, Copy, Debug)]
 struct Group {
@@ -167,8 +207,14 @@ impl Group {
         self.axes == 0
     }
 
+    /// Has axes and too much or too little for them.
     fn is_open(&self) -> bool {
         !self.is_lone() && !self.rest.is_one()
+    }
+
+    /// Too little, which only a further dim can mend.
+    fn is_short(&self, sizes: &Sizes) -> bool {
+        sizes.kind(self.rest) == Kind::IllegalCoefficient
     }
 }
 
@@ -194,6 +240,8 @@ struct Fixed<'a> {
     n_primary: usize,
     /// The dims have just the data's number of elements: nothing can be cut off.
     exact: bool,
+    /// Fewer leaves may be added than there are dims.
+    scarce: bool,
     /// No grouping costs less.
     least: u32,
     droppable: u64,
@@ -208,7 +256,8 @@ impl Search {
         let all = if items.len() == MAX_AXES { u64::MAX } else { (1 << items.len()) - 1 };
         let droppable = (0..items.len()).filter(|&i| items[i].drops).fold(0, |mask, i| mask | 1 << i);
         let n_primary = sizes.variables().n_primary();
-        let mut fixed = Fixed { target, sizes, items, budget, n_primary, exact, least: 0, droppable };
+        let scarce = (budget.leaves as usize) < items.len();
+        let mut fixed = Fixed { target, sizes, items, budget, n_primary, exact, scarce, least: 0, droppable };
         self.groups.clear();
         self.candidates.clear();
         (self.free, self.merges, self.splits, self.best) = (all, 0, 0, budget.steps + 1);
@@ -337,47 +386,47 @@ impl Search {
     /// Puts the dims that are still free into groups. `last` is the dim placed before this one, `at` its group: equal dims
     /// are placed in order.
     fn place(&mut self, fixed: &Fixed, last: Option<usize>, at: usize) {
-        let (mut n_lone, mut n_open, mut n_illegal) = (0, 0, 0);
+        let (mut n_lone, mut n_cut, mut n_short) = (0, 0, 0);
         for group in &self.groups {
             n_lone += u32::from(group.is_lone() && group.dims & fixed.droppable == 0);
-            n_open += u32::from(group.is_open());
-            n_illegal += u32::from(fixed.sizes.kind(group.rest) == Kind::IllegalCoefficient);
+            n_short += u32::from(group.is_short(fixed.sizes));
+            n_cut += u32::from(group.is_open());
         }
         let n_free = self.free.count_ones();
         if n_free == 0 {
-            return self.finish(fixed, n_illegal);
+            return self.finish(fixed, n_short);
         }
-        // an open group takes a free dim, or a Merge more and its rest goes
-        let n_cut = n_open.saturating_sub(n_free);
+        // what has too much stays so; what has too little takes one dim at least
+        n_cut -= n_short;
         let goes = if fixed.budget.contracts { 1 } else { 2 };
         let cost = n_lone + goes * n_cut + self.merges + self.splits + self.at_least(fixed, 0);
         let late = if self.candidates.is_empty() { cost >= self.best } else { cost > fixed.budget.steps };
-        let cannot = n_illegal > n_free || self.merges + n_cut > fixed.budget.merges || (fixed.exact && n_cut > 0);
+        let cannot = n_short > n_free || self.merges + n_cut > fixed.budget.merges || (fixed.exact && n_cut > 0);
         if late || cannot || self.hopeless(fixed, 0) {
             return;
         }
         let i = self.free.trailing_zeros() as usize;
         let item = fixed.items[i];
         let from = if last.is_some_and(|l| fixed.items[l] == item) { at } else { 0 };
-        for open in [true, false] {
-            for g in from..self.groups.len() {
-                let group = self.groups[g];
-                if !group.fixed && group.is_open() == open {
-                    self.join(fixed, g, i, |search| search.place(fixed, Some(i), g));
-                }
-            }
-            if open && !fixed.exact {
-                self.free &= !(1 << i);
-                self.groups.push(Group { rest: item.size, dims: 1 << i, axes: 0, fixed: false });
-                self.place(fixed, Some(i), self.groups.len() - 1);
-                self.groups.pop();
-                self.free |= 1 << i;
+        if !fixed.exact {
+            self.free &= !(1 << i);
+            self.groups.push(Group { rest: item.size, dims: 1 << i, axes: 0, fixed: false });
+            self.place(fixed, Some(i), self.groups.len() - 1);
+            self.groups.pop();
+            self.free |= 1 << i;
+        }
+        for g in from..self.groups.len() {
+            let group = self.groups[g];
+            // where nothing is missing a dim more never costs less than one that goes alone, but it may spare a leaf
+            let spares_leaf = fixed.scarce && (fixed.budget.contracts || !group.rest.is_one());
+            if !group.fixed && (spares_leaf || group.is_short(fixed.sizes)) {
+                self.join(fixed, g, i, |search| search.place(fixed, Some(i), g));
             }
         }
     }
 
     /// Every dim and axis has its group.
-    fn finish(&mut self, fixed: &Fixed, n_illegal: u32) {
+    fn finish(&mut self, fixed: &Fixed, n_short: u32) {
         let n_cut = self.groups.iter().filter(|g| g.is_open()).count() as u32;
         let lone = self.groups.iter().filter(|g| g.is_lone());
         let n_lone = lone.clone().count() as u32;
@@ -385,12 +434,14 @@ impl Search {
         let dropped = |g: &Group| g.dims.count_ones() == 1 && g.dims & fixed.droppable != 0;
         let n_dropped = if fixed.budget.contracts { n_cut + lone.filter(|g| dropped(g)).count() as u32 } else { 0 };
         let leaves = n_lone + n_cut - n_dropped;
-        let cost = self.merges + self.splits + n_cut + leaves + n_dropped.min(1);
-        let fits = leaves <= fixed.budget.leaves
-            && self.merges + n_cut <= fixed.budget.merges
+        // so it does with the parts of any dim that is merged because no leaf is left for it
+        let n_merged = if fixed.budget.contracts { leaves.saturating_sub(fixed.budget.leaves) } else { 0 };
+        let cost = self.merges + self.splits + n_cut + leaves + (n_dropped + n_merged).min(1);
+        let fits = leaves - n_merged <= fixed.budget.leaves
+            && self.merges + n_cut + n_merged <= fixed.budget.merges
             && self.splits <= fixed.budget.splits
             && cost <= fixed.budget.steps;
-        if n_illegal > 0 || !fits {
+        if n_short > 0 || !fits {
             return;
         }
         self.best = self.best.min(cost);

@@ -60,7 +60,7 @@ impl Ord for Ratio {
 pub struct Sizes {
     variables: Variables,
     /// One list per binding, in the table's order.
-    values: Vec<Vec<u128>>,
+    values: Vec<Vec<u64>>,
     /// How often each variable may be used, in the table's order.
     pub max_occurrences: Vec<u8>,
     /// Variables with a non-zero exponent in one size.
@@ -92,8 +92,7 @@ impl Sizes {
         }
         let mut values = Vec::new();
         for binding in bindings {
-            let row: Option<Vec<u128>> =
-                variables.values(binding)?.into_iter().map(|v| u128::try_from(v).ok().filter(|&v| v >= 1)).collect();
+            let row: Option<Vec<u64>> = variables.values(binding)?.into_iter().map(|v| u64::try_from(v).ok().filter(|&v| v >= 1)).collect();
             match row {
                 Some(row) => values.push(row),
                 None => return invalid(format!("a variable below 1 in {binding}: give it a value ≥ 1")),
@@ -155,17 +154,33 @@ impl Sizes {
     pub fn value(&self, size: Size, i: usize) -> Option<Ratio> {
         let (numerator, denominator) = size.factor();
         let (mut above, mut below) = (u128::from(numerator), u128::from(denominator));
-        for (&value, power) in self.values[i].iter().zip(size.exponents()) {
+        for (&value, power) in self.values.get(i)?.iter().zip(size.exponents()) {
             let side = if power > 0 { &mut above } else { &mut below };
             for _ in 0..power.unsigned_abs() {
-                *side = side.checked_mul(value)?;
+                *side = side.checked_mul(u128::from(value))?;
             }
         }
         Some(Ratio(above, below))
     }
 
-    fn all(&self, size: Size, holds: impl Fn(Ratio) -> bool) -> bool {
-        (0..self.values.len()).all(|i| self.value(size, i).is_some_and(&holds))
+    /// Does it hold under every binding? The common case, without overflow of 64 bits, must be fast.
+    fn all(&self, size: Size, holds: impl Fn(Ratio) -> bool, holds_small: impl Fn(u64, u64) -> bool) -> bool {
+        let (numerator, denominator) = size.factor();
+        let exponents = size.exponents();
+        let n = self.variables.names().len();
+        self.values.iter().enumerate().all(|(i, values)| {
+            let (mut above, mut below) = (u64::from(numerator), u64::from(denominator));
+            let mut fits = true;
+            for (&value, &power) in values.iter().zip(&exponents[..n]) {
+                let side = if power > 0 { &mut above } else { &mut below };
+                for _ in 0..power.unsigned_abs() {
+                    let (product, over) = side.overflowing_mul(value);
+                    *side = product;
+                    fits &= !over;
+                }
+            }
+            if fits { holds_small(above, below) } else { self.value(size, i).is_some_and(&holds) }
+        })
     }
 
     fn values_of(&self, size: Size) -> Option<Vec<Ratio>> {
@@ -184,28 +199,28 @@ impl Sizes {
 
     /// Is the value ≥ `least` under every binding?
     pub fn at_least(&self, size: Size, least: Ratio) -> bool {
-        self.all(size, |v| v >= least)
+        self.all(size, |v| v >= least, |a, b| Ratio(a.into(), b.into()) >= least)
     }
 
     /// Is the value ≤ `most` under every binding?
     pub fn at_most(&self, size: Size, most: Ratio) -> bool {
-        self.all(size, |v| v <= most)
+        self.all(size, |v| v <= most, |a, b| Ratio(a.into(), b.into()) <= most)
     }
 
     /// A whole number under every binding?
     pub fn is_whole(&self, size: Size) -> bool {
-        self.all(size, |v| v.0 % v.1 == 0)
+        self.all(size, |v| v.0 % v.1 == 0, |a, b| a % b == 0)
     }
 
     /// Is the numerator of the reduced value odd under every binding?
     pub fn is_odd(&self, size: Size) -> bool {
         // reducing removes the same factors of two from both sides
-        self.all(size, |v| v.0.trailing_zeros() <= v.1.trailing_zeros())
+        self.all(size, |v| v.0.trailing_zeros() <= v.1.trailing_zeros(), |a, b| a.trailing_zeros() <= b.trailing_zeros())
     }
 
     /// Can this be the size of an axis: no fraction of coefficients, not one, and ≥ 1 everywhere?
     pub fn legal_to_sample(&self, size: Size) -> bool {
-        matches!(self.kind(size), Kind::General | Kind::Coefficient) && self.all(size, |v| v.0 >= v.1)
+        matches!(self.kind(size), Kind::General | Kind::Coefficient) && self.all(size, |v| v.0 >= v.1, |a, b| a >= b)
     }
 
     /// Few enough variables and powers, and whole where divisions must be exact.
@@ -224,8 +239,17 @@ impl Sizes {
 
     /// [`Sizes::legal_to_sample`] and [`Sizes::valid`].
     pub fn drawable(&self, size: Size) -> bool {
-        let fits = |v: Ratio| v.0 >= v.1 && (!self.exact || v.0 % v.1 == 0);
-        matches!(self.kind(size), Kind::General | Kind::Coefficient) && self.is_small(size) && self.all(size, fits)
+        self.is_axis(size) && self.has_room(size)
+    }
+
+    /// What the exponents alone tell of [`Sizes::drawable`].
+    fn is_axis(&self, size: Size) -> bool {
+        self.is_small(size) && matches!(self.kind(size), Kind::General | Kind::Coefficient)
+    }
+
+    /// What the values tell of it; whole implies ≥ 1.
+    fn has_room(&self, size: Size) -> bool {
+        if self.exact { self.is_whole(size) } else { self.all(size, |v| v.0 >= v.1, |a, b| a >= b) }
     }
 
     /// What an operator without anything in it may use.
@@ -269,7 +293,7 @@ impl Sizes {
             let left = i32::from(allowance.left[i]);
             if is_primary { (0, left.min(most)) } else { ((half - most).max(-left), left.min(half)) }
         });
-        self.inside(&ranges, |size| self.drawable(size))
+        self.inside(&ranges, |size| self.is_small(size), |size| self.drawable(size))
     }
 
     /// All blocks into which a dim of this size may be merged, in order: both parts can be drawn.
@@ -287,13 +311,20 @@ impl Sizes {
                 (low.max(power - left), high.min(left))
             }
         });
-        self.inside(&ranges, |block| self.drawable(block) && self.drawable(size.over(block)))
+        self.inside(
+            &ranges,
+            |block| self.is_small(block),
+            |block| {
+                let group = size.over(block);
+                self.is_axis(block) && self.is_axis(group) && self.has_room(block) && self.has_room(group)
+            },
+        )
     }
 
     /// All sizes with exponents between those of the two that can be the size of an axis.
     pub fn between(&self, low: Size, high: Size) -> Vec<Size> {
         let ranges = self.ranges(|i, _| (i32::from(low.exponent(i)), i32::from(high.exponent(i))));
-        self.inside(&ranges, |size| self.legal_to_sample(size))
+        self.inside(&ranges, |_| true, |size| self.legal_to_sample(size))
     }
 
     fn ranges(&self, range: impl Fn(usize, bool) -> (i32, i32)) -> Vec<(i32, i32)> {
@@ -301,14 +332,15 @@ impl Sizes {
         (0..self.variables.names().len()).map(|i| range(i, i < n_primary)).collect()
     }
 
-    fn inside(&self, ranges: &[(i32, i32)], keep: impl Fn(Size) -> bool) -> Vec<Size> {
+    /// All sizes in a box that are kept; a size that does not go on is not given further variables.
+    fn inside(&self, ranges: &[(i32, i32)], goes_on: impl Fn(Size) -> bool, keep: impl Fn(Size) -> bool) -> Vec<Size> {
         let mut sizes = vec![Size::ONE];
         for (i, &(low, high)) in ranges.iter().enumerate() {
             let with = |size: &Size| {
                 let size = *size;
                 (low..=high).filter_map(move |p| i8::try_from(p).ok().map(|p| size.with_exponent(i, p)))
             };
-            sizes = sizes.iter().flat_map(with).collect();
+            sizes = sizes.iter().flat_map(with).filter(|&size| goes_on(size)).collect();
         }
         sizes.retain(|&size| keep(size));
         sizes

@@ -28,8 +28,8 @@ const REFUSE_ONE_WAY: f64 = 0.8;
 /// A walk that may finish does so with this chance; else it goes on to a larger operator.
 const FINISH: f64 = 0.7;
 
-/// Draws per step before a walk is given up: most kinds have a legal place in most states.
-const DRAWS: usize = 24;
+/// Contractions drawn per step before it is taken that there is none: their number is exponential.
+const CONTRACTIONS: usize = 6;
 
 /// Sums are drawn by what convolutions have (channels, windows, a rank) in this share of the walks, else from all multisets.
 const USUAL_SUMS: f64 = 0.7;
@@ -145,7 +145,7 @@ impl Synthesizer {
             Some(state) if state.n_actions > 0 => state.clone(),
             _ => self.begin(rng).map_err(Rule::name)?,
         };
-        let (last, data) = self.space.wander(state, rng)?;
+        let (last, data) = self.space.wander(state, self.refuse_one_way, rng)?;
         self.n_arrived += 1;
         let operator = self.space.finish(&last, &data).map_err(Rule::name)?;
         let (moved, places) = (self.space.n_moved(&data), self.space.shapes.places.len());
@@ -193,65 +193,71 @@ impl Space {
         plain(size) || channels.is_some_and(|c| plain(c.over(size)) && c.over(size).is_coefficient(variables))
     }
 
-    /// Takes random actions until the frontier has the data's shape, and matches the two.
+    /// Takes random actions until the frontier has the data's shape, and matches the two. A match that moves data along
+    /// some of the places only is passed over with the given chance, while there is something else to do.
     ///
     /// # Errors
     /// Why the walk ended before.
-    pub fn wander(&mut self, mut state: Partial, rng: &mut impl Rng) -> Result<(Partial, Vec<Dim>), &'static str> {
+    pub fn wander(&mut self, mut state: Partial, pass_over: f64, rng: &mut impl Rng) -> Result<(Partial, Vec<Dim>), &'static str> {
         loop {
             let mut matches = if state.weights.is_empty() { vec![] } else { self.matches(&state) };
-            let next = if !matches.is_empty() && rng.random_bool(FINISH) { None } else { self.step(&state, rng) };
-            match next {
-                Some(next) => state = next,
-                None if matches.is_empty() && state.n_actions >= self.options.depth => return Err("depth"),
-                None if matches.is_empty() => return Err("no action"),
-                None => {
-                    let place = rng.random_range(0..matches.len());
-                    return Ok((state, matches.swap_remove(place)));
+            let needs_exchange = !self.options.off.contains(Rule::NoExchange) && !self.shapes.places.is_empty();
+            if needs_exchange {
+                matches.retain(|data| self.n_moved(data) > 0);
+            }
+            let data = matches.choose(rng).cloned();
+            let eager = data.as_ref().is_some_and(|data| {
+                let whole = self.n_moved(data) == self.shapes.places.len();
+                rng.random_bool(FINISH) && (whole || !rng.random_bool(pass_over))
+            });
+            match (data, if eager { None } else { self.step(&state, rng) }) {
+                (_, Some(next)) => state = next,
+                (Some(data), None) => return Ok((state, data)),
+                (None, None) if state.n_actions >= self.options.depth => return Err("depth"),
+                (None, None) => return Err("no action"),
+            }
+        }
+    }
+
+    /// The state after one random action: a kind by its chance, then any of its actions that leads somewhere.
+    fn step(&mut self, state: &Partial, rng: &mut impl Rng) -> Option<Partial> {
+        if state.n_actions >= self.options.depth || state.steps == ONLY_SUMS {
+            return None;
+        }
+        let mut kinds = CHANCES.map(|(kind, chance)| (kind, chance, None));
+        let mut contractions = CONTRACTIONS + 1;
+        loop {
+            let total: u32 = kinds.iter().map(|k| k.1).sum();
+            let mut at = if total == 0 { return None } else { rng.random_range(0..total) };
+            let (kind, chance, actions) = kinds.iter_mut().find(|k| {
+                let found = k.1 > at;
+                at = at.saturating_sub(k.1);
+                found
+            })?;
+            let action = if *kind == Kind::Contract {
+                contractions -= 1;
+                (contractions > 0).then(|| self.draw_contraction(state, rng))
+            } else {
+                let list = actions.get_or_insert_with(|| self.actions(state, *kind));
+                let place = rng.random_range(0..list.len().max(1));
+                (!list.is_empty()).then(|| Some(list.swap_remove(place)))
+            };
+            match action {
+                None => *chance = 0,
+                Some(None) => {}
+                Some(Some(action)) => {
+                    if let Ok(next) = self.child(state, &action) {
+                        return Some(next);
+                    }
                 }
             }
         }
     }
 
-    /// The state after one random action.
-    fn step(&mut self, state: &Partial, rng: &mut impl Rng) -> Option<Partial> {
-        if state.n_actions >= self.options.depth || state.steps == ONLY_SUMS {
-            return None;
-        }
-        (0..DRAWS).find_map(|_| {
-            let action = self.draw(state, rng)?;
-            self.child(state, &action).ok()
-        })
-    }
-
-    fn draw(&mut self, state: &Partial, rng: &mut impl Rng) -> Option<Action> {
-        let mut at = rng.random_range(0..CHANCES.iter().map(|c| c.1).sum());
-        let (kind, _) = CHANCES.iter().find(|c| {
-            c.1 > at || {
-                at -= c.1;
-                false
-            }
-        })?;
-        let mut pick = || state.frontier.choose(rng).copied();
-        let alone = |space: &Space, top: &Top| space.rank_among_equals(state, top) == 0;
-        match kind {
-            Kind::Contract => self.draw_contraction(state, rng),
-            Kind::Unfold | Kind::Split => {
-                let (a, b) = (pick()?, pick()?);
-                (a.dim != b.dim && self.is_first_pair(state, &a, &b)).then(|| kind.of_pair(a.dim, b.dim))
-            }
-            Kind::Merge => {
-                let x = pick().filter(|t| t.shares == 0 && !matches!(self.graph.prim(t.dim), Prim::Reduce(_)))?;
-                Some(Action::Merge(x.dim, *self.blocks(state, x.dim).choose(rng)?))
-            }
-            Kind::Shift => pick().filter(|t| alone(self, t)).map(|t| Action::Shift(t.dim)),
-            Kind::Stride => {
-                let x = pick().filter(|t| alone(self, t))?;
-                Some(Action::Stride(x.dim, *self.free.choose(rng)?))
-            }
-            Kind::Expand => pick().map(|t| Action::Expand(t.dim)),
-            Kind::Reduce => None,
-        }
+    fn actions(&mut self, state: &Partial, kind: Kind) -> Vec<Action> {
+        let mut list = Vec::new();
+        self.each_action_of(state, kind, &mut |_, action| list.push(action));
+        list
     }
 
     fn draw_contraction(&mut self, state: &Partial, rng: &mut impl Rng) -> Option<Action> {
@@ -282,6 +288,8 @@ impl Space {
                 axes.push((top.dim, false));
             }
         }
-        (axes.len() >= 2).then_some(Action::Contract(axes))
+        let all_in = |w: &Vec<Dim>| axes.iter().all(|a| w.contains(&a.0)) || w.iter().all(|d| axes.iter().any(|a| a.0 == *d));
+        let repeats = !self.options.off.contains(Rule::WeightInWeight) && state.weights.iter().any(all_in);
+        (axes.len() >= 2 && !repeats).then_some(Action::Contract(axes))
     }
 }
