@@ -115,8 +115,9 @@ impl Study<'_> {
     fn propose(&mut self) -> Result<Option<Trial>> {
         let baseline = self.store.baseline()?;
         for text in self.spec.operator.start.clone() {
-            if let Some(proposal) = self.within_budget(&library::resolve(&text)?, &baseline)?
-                && let Some(trial) = self.store.propose(&proposal)?
+            let operator = library::resolve(&text)?;
+            if let Some(proposal) = self.within_budget(&operator, &baseline)?
+                && let Some(trial) = self.enter(&proposal, &operator)?
             {
                 return Ok(Some(trial));
             }
@@ -145,10 +146,39 @@ impl Study<'_> {
         let macs = baseline.n_macs.unwrap_or(1) as f64;
         let distance = |p: &Proposal| (p.n_macs.unwrap_or(1) as f64 / macs / LIKELY_SHARE).ln().abs();
         let best = (0..self.pool.len()).min_by(|&a, &b| distance(&self.pool[a]).total_cmp(&distance(&self.pool[b])));
-        match best {
-            Some(best) => self.store.propose(&self.pool.remove(best)),
-            None => Ok(None),
+        let Some(best) = best else { return Ok(None) };
+        let proposal = self.pool.remove(best);
+        let operator = Operator::parse(&proposal.operator)?;
+        if self.is_known(&operator)? {
+            self.proposer.refuse(&operator);
+            return self.propose();
         }
+        self.enter(&proposal, &operator)
+    }
+
+    /// Makes a trial of a proposal, and keeps which function it computes.
+    fn enter(&mut self, proposal: &Proposal, operator: &Operator) -> Result<Option<Trial>> {
+        let trial = self.store.propose(proposal)?;
+        if let (Some(trial), Some(key)) = (&trial, self.function_of(operator)) {
+            self.store.save_fact(&key, &trial.number)?;
+        }
+        Ok(trial)
+    }
+
+    /// The fact under which the trial of a function is kept, however the function is written.
+    fn function_of(&self, operator: &Operator) -> Option<String> {
+        let known = !self.small.is_empty();
+        known.then(|| lower::fingerprint(operator, &self.small).ok()).flatten().map(|f| format!("function {f}"))
+    }
+
+    /// Was an operator tried that computes the same?
+    fn is_known(&self, operator: &Operator) -> Result<bool> {
+        let Some(key) = self.function_of(operator) else { return Ok(false) };
+        let known = self.store.fact::<u32>(&key)?.is_some();
+        if known {
+            self.store.add_counts(PRUNED, [("computes what an earlier trial does", 1)])?;
+        }
+        Ok(known)
     }
 
     /// A proposal of an operator that is new and keeps the budgets; what is refused is counted.
@@ -165,6 +195,9 @@ impl Study<'_> {
         }
         if over(n_params, baseline.n_params, self.spec.budget.params_ratio) {
             self.store.add_counts(PRUNED, [("parameters over budget", 1)])?;
+            return Ok(None);
+        }
+        if self.is_known(operator)? {
             return Ok(None);
         }
         let binding = self.slots.filled().next().map(|s| self.slots.binding(s, 1));

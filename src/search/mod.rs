@@ -26,7 +26,7 @@ use crate::error::{Error, Result, invalid};
 use crate::lower::{self, LoopNest};
 use crate::spec::Spec;
 use crate::store::{BASELINE, Baseline, Phase, Proposal, Store, Timing, Training, Trial};
-use crate::synth::{Operator, child_seed};
+use crate::synth::{Binding, Operator, child_seed};
 use crate::train::Outcome as Trained;
 use crate::train::backbone::Slot;
 use crate::tune::{self, Best, Failure};
@@ -133,6 +133,8 @@ pub struct Study<'a> {
     store: Store,
     evaluator: &'a mut dyn Evaluator,
     slots: Slots,
+    /// Where operators are compared as functions; none where no small sizes keep what divides.
+    small: Vec<Binding>,
     proposer: Proposer,
     /// Operators asked for and not tried yet.
     pool: Vec<Proposal>,
@@ -153,7 +155,8 @@ impl<'a> Study<'a> {
             proposer.replay(Operator::parse(&trial.operator)?);
         }
         let rates = store.fact("rates")?.unwrap_or_default();
-        Ok(Study { spec, store, evaluator, slots, proposer, pool: Vec::new(), rates, progress: Progress::new(quiet), stop })
+        let small = lower::small_bindings(&slots.bindings(1)).unwrap_or_default();
+        Ok(Study { spec, store, evaluator, slots, small, proposer, pool: Vec::new(), rates, progress: Progress::new(quiet), stop })
     }
 
     /// Searches until the budget is spent, then settles the winner.

@@ -8,7 +8,7 @@ use super::canon::Rule;
 use super::child_seed;
 use super::graph::Dim;
 use super::operator::Operator;
-use super::partial::{Action, Partial, Top};
+use super::partial::{Action, Partial};
 use super::prim::Prim;
 use super::size::Size;
 use super::space::judge::ONLY_SUMS;
