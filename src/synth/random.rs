@@ -31,8 +31,14 @@ const FINISH: f64 = 0.7;
 /// Contractions drawn per step before it is taken that there is none: their number is exponential.
 const CONTRACTIONS: usize = 6;
 
+/// A contraction that need not be the last is drawn as if it were in this share of the cases: most operators have one weight.
+const LAST: f64 = 0.4;
+
 /// Sums are drawn by what convolutions have (channels, windows, a rank) in this share of the walks, else from all multisets.
 const USUAL_SUMS: f64 = 0.7;
+
+/// Of the actions of a kind those that convolutions too have are taken in this share of the cases.
+const USUAL_ACTIONS: f64 = 0.95;
 
 /// Chances of the kinds of actions, per cent. Contractions and windows are what operators need.
 const CHANCES: [(Kind, u32); 7] = [
@@ -214,7 +220,9 @@ impl Space {
                 (_, Some(next)) => state = next,
                 (Some(data), None) => return Ok((state, data)),
                 (None, None) if state.n_actions >= self.options.depth => return Err("depth"),
-                (None, None) => return Err("no action"),
+                (None, None) => {
+                    return Err("no action");
+                }
             }
         }
     }
@@ -239,8 +247,14 @@ impl Space {
                 (contractions > 0).then(|| self.draw_contraction(state, rng))
             } else {
                 let list = actions.get_or_insert_with(|| self.actions(state, *kind));
-                let place = rng.random_range(0..list.len().max(1));
-                (!list.is_empty()).then(|| Some(list.swap_remove(place)))
+                let n_usual = list.iter().filter(|a| self.is_usual_action(state, a)).count();
+                let choice = if n_usual > 0 && rng.random_bool(USUAL_ACTIONS) {
+                    let nth = rng.random_range(0..n_usual);
+                    (0..list.len()).filter(|&i| self.is_usual_action(state, &list[i])).nth(nth)
+                } else {
+                    (!list.is_empty()).then(|| rng.random_range(0..list.len()))
+                };
+                choice.map(|place| Some(list.swap_remove(place)))
             };
             match action {
                 None => *chance = 0,
@@ -254,16 +268,43 @@ impl Space {
         }
     }
 
+    /// Does the action do what convolutions do: windows and shifts of places, small sums strided, splits towards an axis of
+    /// the data, merges by a small number?
+    fn is_usual_action(&self, state: &Partial, action: &Action) -> bool {
+        let (graph, variables) = (&self.graph, self.sizes.variables());
+        let of_place = |d: Dim| self.shapes.places.iter().any(|&p| graph.depends(d, self.outputs[p]));
+        let is_small = |d: Dim| graph.size(d).is_coefficient(variables);
+        match *action {
+            Action::Split(l, r) => {
+                let product = graph.size(l).times(graph.size(r));
+                let near = |a: &super::space::Axis| {
+                    let (more, less) = (product.over(a.size), a.size.over(product));
+                    [more, less].iter().any(|s| s.is_one() || (s.is_coefficient(variables) && self.free.contains(s)))
+                };
+                self.wanted.iter().any(near) && state.n_actions < self.options.depth
+            }
+            Action::Merge(x, block) => block.is_coefficient(variables) || graph.size(x).over(block).is_coefficient(variables),
+            Action::Shift(x) => of_place(x),
+            Action::Stride(x, _) => is_small(x),
+            Action::Unfold(main, window) => of_place(main) && is_small(window),
+            _ => true,
+        }
+    }
+
     fn actions(&mut self, state: &Partial, kind: Kind) -> Vec<Action> {
         let mut list = Vec::new();
         self.each_action_of(state, kind, &mut |_, action| list.push(action));
         list
     }
 
+    /// A contraction drawn dim by dim. The last one takes most of what only a weight can end: sums that are no axis of the
+    /// data, and dims of the output that the data do not have.
     fn draw_contraction(&mut self, state: &Partial, rng: &mut impl Rng) -> Option<Action> {
         if !self.local(state).may_contract() {
             return None;
         }
+        let left = self.options.depth - state.n_actions;
+        let is_last = state.weights.len() + 2 >= self.options.tensors || state.steps >= left || rng.random_bool(LAST);
         let mut axes = Vec::new();
         let mut outer = state.outer;
         for top in &state.frontier {
@@ -271,13 +312,13 @@ impl Space {
                 continue;
             }
             let may_expand = self.local(state).may_expand(top, outer).is_ok();
-            // the output's channels mostly live in weights alone, sums in both
-            let (as_outer, as_inner) = if may_expand {
-                (0.5, 0.35)
-            } else if top.sums_only {
-                (0.0, 0.8)
-            } else {
-                (0.0, 0.35)
+            let wanted = self.wanted.iter().any(|a| a.size == self.graph.size(top.dim));
+            let is_bare_sum = matches!(top.bare(&self.graph), Some(Prim::Reduce(_)));
+            let (as_outer, as_inner) = match (may_expand, is_last) {
+                (true, true) if !wanted => (0.85, 0.6),
+                (true, _) => (0.5, 0.35),
+                (false, true) if is_bare_sum => (0.0, 0.95),
+                (false, _) => (0.0, if top.sums_only { 0.8 } else { 0.3 }),
             };
             if rng.random_bool(as_outer) {
                 axes.push((top.dim, true));

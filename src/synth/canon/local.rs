@@ -124,17 +124,29 @@ impl Local<'_> {
         d
     }
 
-    fn merge(&mut self, x: Dim, block: Size) -> Result<(), Rule> {
-        let top = self.top(x)?;
-        let (size, graph) = (self.size(x), self.graph);
+    /// May this dim be merged by any block?
+    ///
+    /// # Errors
+    /// The rule that forbids it.
+    pub fn may_merge(&self, top: &Top) -> Result<(), Rule> {
         refuse!(self, self.state.counts.merges >= self.options.most.merges, ManyMerges);
-        refuse!(self, self.is_early(&top), Early);
+        refuse!(self, self.is_early(top), Early);
         refuse!(self, top.shares != 0, MergeShared);
-        let group = size.over(block);
-        match top.bare(graph) {
+        match top.bare(self.graph) {
             Some(Prim::Split(..)) => refuse!(self, true, MergeSplit),
             Some(Prim::Outer(..)) => refuse!(self, true, MergeOuter),
             Some(Prim::Reduce(_)) => refuse!(self, true, MergeSum),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, x: Dim, block: Size) -> Result<(), Rule> {
+        let top = self.top(x)?;
+        self.may_merge(&top)?;
+        let (size, graph) = (self.size(x), self.graph);
+        let group = size.over(block);
+        match top.bare(graph) {
             Some(Prim::Shift(_)) => refuse!(self, !self.sizes.at_most(block, self.options.max_shift_ratio), MergeShift),
             Some(Prim::Stride(_, step)) => refuse!(self, self.sizes.at_least(block.over(step), number(1)), MergeStride),
             Some(Prim::Unfold(_, window)) => {
@@ -170,10 +182,13 @@ impl Local<'_> {
         Ok(())
     }
 
-    fn stride(&self, x: Dim, step: Size) -> Result<(), Rule> {
-        let top = self.top(x)?;
+    /// May this dim be strided by any step?
+    ///
+    /// # Errors
+    /// The rule that forbids it.
+    pub fn may_stride(&self, top: &Top) -> Result<(), Rule> {
         refuse!(self, self.state.counts.strides >= self.options.most.strides, ManyStrides);
-        refuse!(self, self.is_early(&top), Early);
+        refuse!(self, self.is_early(top), Early);
         match top.bare(self.graph) {
             Some(Prim::Unfold(..)) => refuse!(self, true, StrideUnfold),
             Some(Prim::Stride(..)) => refuse!(self, true, StrideStride),
@@ -181,6 +196,14 @@ impl Local<'_> {
             Some(Prim::Inner(..)) => refuse!(self, true, StrideInner),
             _ => {}
         }
+        // no step is smaller than 1
+        refuse!(self, !self.sizes.at_most(self.size(top.dim), number(self.options.max_strided)), StrideLarge);
+        Ok(())
+    }
+
+    fn stride(&self, x: Dim, step: Size) -> Result<(), Rule> {
+        let top = self.top(x)?;
+        self.may_stride(&top)?;
         refuse!(self, self.sizes.shared(&self.state.allowance, step).is_none() || !self.free.contains(&step), StrideSize);
         let size = step.times(self.size(x));
         refuse!(self, !self.sizes.valid(size) || !self.sizes.at_most(size, number(self.options.max_strided)), StrideLarge);

@@ -94,6 +94,10 @@ impl Space {
                     if matches!(self.graph.prim(top.dim), Prim::Reduce(_)) {
                         continue;
                     }
+                    if let Err(rule) = self.local(state).may_merge(top) {
+                        self.refused.count(rule);
+                        continue;
+                    }
                     for block in self.blocks(state, top.dim) {
                         offer(self, Action::Merge(top.dim, block));
                     }
@@ -103,6 +107,10 @@ impl Space {
             Kind::Stride => {
                 if state.counts.strides < self.options.most.strides {
                     for top in &first {
+                        if let Err(rule) = self.local(state).may_stride(top) {
+                            self.refused.count(rule);
+                            continue;
+                        }
                         for i in 0..self.free.len() {
                             offer(self, Action::Stride(top.dim, self.free[i]));
                         }
