@@ -8,7 +8,11 @@ mod report;
 mod search;
 mod spec;
 mod store;
+mod syno_operators;
 mod synth;
+mod synth_arithmetic;
+mod synth_distance;
+mod synth_space;
 #[cfg(feature = "tvm")]
 mod te;
 #[cfg(feature = "torch")]
