@@ -6,6 +6,7 @@
 //! a multiple of four. Letters cost and serve, the dear ones mostly more; some pairs within a block serve or harm together.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 use syntune::search::reward::{Point, Scale};
 use syntune::search::tree::{Arc, FinalId, Step, To, Tree};
 use syntune::synth::{child_seed, stable_hash};
@@ -34,6 +35,12 @@ pub struct Words {
 fn unit(what: String) -> f64 {
     (child_seed(11, &what) >> 11) as f64 / (1u64 << 53) as f64
 }
+
+/// Charges of all letters by kind and number.
+static CHARGES: LazyLock<Vec<Vec<u64>>> = LazyLock::new(|| {
+    let charge = |kind: usize, letter: u8| child_seed(3, &format!("charge {kind} {letter}")) % 4;
+    (0..6).map(|kind| (0..N_LETTERS[kind]).map(|letter| charge(kind, letter)).collect()).collect()
+});
 
 fn hash(seed: u8, word: &[Letter]) -> u64 {
     let bytes: Vec<u8> = [seed].into_iter().chain(word.iter().flat_map(|l| [l.0, l.1])).collect();
@@ -113,7 +120,7 @@ impl Tree for Words {
     fn children(&mut self, word: &Vec<Letter>) -> Vec<Arc<Vec<Letter>>> {
         let mut arcs = Vec::new();
         let n_plain = word.iter().filter(|l| l.0 != REDUCE && l.0 != BARRIER).count();
-        let charge: u64 = word.iter().map(|l| child_seed(3, &format!("charge {} {}", l.0, l.1)) % 4).sum();
+        let charge: u64 = word.iter().map(|l| CHARGES[l.0 as usize][l.1 as usize]).sum();
         if count(word, BARRIER) > 0 && n_plain > 1 && charge.is_multiple_of(4) {
             let id = hash(3, word);
             self.seen.entry(id).or_insert_with(|| word.clone());

@@ -1,7 +1,7 @@
 //! Regularised evolution (Real, Aggarwal, Huang, Le 2019) over the finals of a tree, and plain random search: what the tree
 //! search is compared with.
 
-use super::tree::{FinalId, Step, To, Tree, follow};
+use super::tree::{FinalId, Step, To, Tree};
 use crate::synth::child_seed;
 use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
@@ -91,7 +91,7 @@ impl<T: Tree> Evolution<T> {
         let n_kept = if steps.is_empty() { 0 } else { self.rng.random_range(0..steps.len()) };
         let mut state = self.tree.root();
         for &step in &steps[..n_kept] {
-            let To::Partial(next) = follow(&mut self.tree, &state, step)? else { break };
+            let To::Partial(next) = self.tree.follow(&state, step)? else { break };
             state = next;
         }
         self.draw(Some(&state))

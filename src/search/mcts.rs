@@ -21,7 +21,7 @@ mod stats;
 pub use constants::Constants;
 pub use stats::{Place, Stat};
 
-use super::tree::{FinalId, Step, To, Tree, follow};
+use super::tree::{FinalId, Step, To, Tree};
 use crate::synth::child_seed;
 use nodes::{Branch, Choice, Goal};
 use rand::prelude::*;
@@ -431,7 +431,7 @@ impl<T: Tree> Search<T> {
         let mut path = Vec::new();
         for step in steps {
             self.open(key, &state);
-            let Some(to) = follow(&mut self.tree, &state, step) else { break };
+            let Some(to) = self.tree.follow(&state, step) else { break };
             path.push(Place::State(key));
             let places = [Place::Kind(key, step.kind), Place::Arc(key, step)];
             let branch = self.nodes.get(&key).and_then(|b| b.iter().position(|b| b.kind == step.kind));

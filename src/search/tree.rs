@@ -56,6 +56,12 @@ pub trait Tree {
     /// empty for an unknown final.
     fn path(&mut self, id: FinalId) -> Vec<Vec<Step>>;
 
+    /// Where a step leads from a state, if it can be taken there. Asked for steps of paths only; a tree that can take an
+    /// action without listing all of them should.
+    fn follow(&mut self, state: &Self::State, step: Step) -> Option<To<Self::State>> {
+        self.children(state).into_iter().find(|a| a.step() == step).map(|a| a.to)
+    }
+
     /// One random final below a state (below its arcs of one kind), or `None` when the walk met a dead end. Unless the
     /// tree knows better: at each state a kind uniformly, then an arc of it uniformly.
     fn sample(&mut self, from: &Self::State, kind: Option<u8>, rng: &mut ChaCha8Rng) -> Option<FinalId> {
@@ -82,9 +88,4 @@ pub trait Tree {
             }
         }
     }
-}
-
-/// Where a step leads from a state, if it can be taken there.
-pub fn follow<T: Tree>(tree: &mut T, state: &T::State, step: Step) -> Option<To<T::State>> {
-    tree.children(state).into_iter().find(|a| a.step() == step).map(|a| a.to)
 }

@@ -18,6 +18,9 @@ pub struct Constants {
     pub tournament: usize,
     /// Rewards of an action at which half of its effect is believed, in that choice.
     pub doubt: f64,
+    /// A known final met again below an unvisited place counts again there, as in Syno. It is no news, and makes a place look
+    /// better tried than it is; without, a new final is looked for.
+    pub recount: bool,
     /// Rollouts of one request that may end without a new final, for requests must end.
     pub max_rollouts: usize,
     /// The share of draws that succeed is taken over this many: enough to tell a percent, few enough to follow the search.
@@ -51,6 +54,7 @@ impl Constants {
             leaves: 1,
             tournament: 1,
             doubt: 3.0,
+            recount: true,
             max_rollouts: 3000,
             window: 100,
             retries: 5,
@@ -67,6 +71,6 @@ impl Constants {
 
 impl Default for Constants {
     fn default() -> Constants {
-        Constants { ..Constants::syno() }
+        Constants { exploration: 0.3, tournament: 32, recount: false, max_draws: 256, ..Constants::syno() }
     }
 }

@@ -1,6 +1,6 @@
 //! All orders of a final's actions (Syno, local RAVE over lattices).
 
-use crate::search::tree::{FinalId, Step, To, Tree, follow};
+use crate::search::tree::{FinalId, Step, To, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A state or a final, comparable.
@@ -28,7 +28,7 @@ pub(super) fn lattices<T: Tree>(tree: &mut T, id: FinalId, max: usize) -> BTreeS
         for &step in &block {
             let To::Partial(state) = top else { return found };
             canonical.push((tree.key(&state), step));
-            let Some(next) = follow(tree, &state, step) else { return found };
+            let Some(next) = tree.follow(&state, step) else { return found };
             top = next;
         }
         match orders(tree, &bottom, &block, place(tree, &top), max) {
@@ -55,11 +55,10 @@ fn orders<T: Tree>(tree: &mut T, bottom: &T::State, block: &[Step], top: Place, 
             if n_states > max {
                 return None;
             }
-            for arc in tree.children(&state) {
-                let step = arc.step();
-                let Some(at) = left.iter().position(|s| *s == step) else { continue };
-                out.push((key, step, place(tree, &arc.to)));
-                if let To::Partial(next) = arc.to {
+            for (at, &step) in left.iter().enumerate().filter(|(i, s)| !left[..*i].contains(s)) {
+                let Some(to) = tree.follow(&state, step) else { continue };
+                out.push((key, step, place(tree, &to)));
+                if let To::Partial(next) = to {
                     above.entry(tree.key(&next)).or_insert_with(|| {
                         let mut left = left.clone();
                         left.remove(at);

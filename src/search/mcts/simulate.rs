@@ -15,12 +15,26 @@ pub(super) enum Probe {
 impl<T: Tree> Search<T> {
     pub(super) fn simulate(&mut self, path: Vec<Place>, state: &T::State, kind: Option<u8>) -> Rollout {
         let wanted = self.constants.leaves.max(self.constants.tournament);
-        let mut found = self.draw(state, kind, wanted);
-        if found.is_empty() {
+        let found = self.draw(state, kind, wanted);
+        let mut new: Vec<FinalId> = found.iter().copied().filter(|id| !self.fates.contains_key(id)).collect();
+        new.sort_unstable();
+        new.dedup();
+        if new.is_empty() && self.constants.recount && !found.is_empty() {
+            let Some(&id) = found.choose(&mut self.rng) else { return Rollout::Nothing };
+            if let Some(Fate::Told { reward, credits }) = self.fates.get_mut(&id) {
+                let reward = *reward;
+                for &place in &path {
+                    self.stats.credit(place, reward, credits);
+                }
+            }
+            self.touch(&path);
+            return Rollout::Nothing;
+        }
+        if new.is_empty() {
             let key = self.tree.key(state);
             let mut budget = self.constants.probe;
             match self.probe(state, kind, &mut budget) {
-                Probe::Found(id) => found.push(id),
+                Probe::Found(id) => new.push(id),
                 Probe::Empty => {
                     if kind.is_none() {
                         self.closed.insert(key);
@@ -33,20 +47,6 @@ impl<T: Tree> Search<T> {
                     return Rollout::Nothing;
                 }
             }
-        }
-        let mut new: Vec<FinalId> = found.iter().copied().filter(|id| !self.fates.contains_key(id)).collect();
-        new.sort_unstable();
-        new.dedup();
-        if new.is_empty() {
-            let Some(&id) = found.choose(&mut self.rng) else { return Rollout::Nothing };
-            if let Some(Fate::Told { reward, credits }) = self.fates.get_mut(&id) {
-                let reward = *reward;
-                for &place in &path {
-                    self.stats.credit(place, reward, credits);
-                }
-            }
-            self.touch(&path);
-            return Rollout::Nothing;
         }
         new.shuffle(&mut self.rng);
         if self.constants.tournament > 1 {
