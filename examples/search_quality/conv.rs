@@ -56,7 +56,7 @@ fn judge(operator: &Operator) -> Option<Point> {
 impl Problem for Operators {
     fn fresh() -> Operators {
         let coefficients = ["k".to_owned(), "g".to_owned()];
-        Operators::new(Space::of_conv(vec![binding()], &coefficients, 9, 2).unwrap_or_else(|e| panic!("{e}")))
+        Space::of_conv(vec![binding()], &coefficients, 9, 2).and_then(Operators::new).unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// A convolution is a fixed point of the evaluator: 9 × 64 × 64 weights.

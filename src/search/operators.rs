@@ -3,7 +3,7 @@
 use super::tree::{Arc, FinalId, Step, To, Tree};
 use crate::error::Result;
 use crate::synth::space::Child;
-use crate::synth::{Operator, Partial, Space, Synthesizer, stable_hash};
+use crate::synth::{Action, Operator, Partial, Space, Synthesizer, stable_hash};
 use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, HashMap};
@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, HashMap};
 pub struct Operators {
     synthesizer: Synthesizer,
     met: HashMap<FinalId, Operator>,
+    /// What steps of paths stand for; only looked up.
+    actions: HashMap<Step, Action>,
 }
 
 impl Operators {
@@ -19,7 +21,7 @@ impl Operators {
     /// As [`Synthesizer::new`].
     pub fn new(space: Space) -> Result<Operators> {
         // the walks' random numbers come from the search
-        Ok(Operators { synthesizer: Synthesizer::new(space, 0)?, met: HashMap::new() })
+        Ok(Operators { synthesizer: Synthesizer::new(space, 0)?, met: HashMap::new(), actions: HashMap::new() })
     }
 
     /// Why walks ended without an operator, and how often, since the last call.
@@ -79,6 +81,7 @@ impl Tree for Operators {
                 Child::Partial(next) => To::Partial(*next),
                 Child::Final(operator) => To::Final(self.meet(*operator)),
             };
+            self.actions.insert(Step { kind: arc.kind, key: arc.key }, arc.action);
             children.push(Arc { kind: arc.kind, key: arc.key, to });
         }
         children
@@ -88,7 +91,26 @@ impl Tree for Operators {
         let Some(operator) = self.met.get(&id) else { return vec![] };
         // an operator from elsewhere need not be one of the space
         let Ok(path) = self.synthesizer.space_mut().path(operator) else { return vec![] };
-        path.blocks.iter().map(|block| block.iter().map(|s| Step { kind: s.kind, key: s.key }).collect()).collect()
+        let mut blocks = Vec::with_capacity(path.blocks.len());
+        for block in path.blocks {
+            let mut steps = Vec::with_capacity(block.len());
+            for step in block {
+                let name = Step { kind: step.kind, key: step.key };
+                self.actions.insert(name, step.action);
+                steps.push(name);
+            }
+            blocks.push(steps);
+        }
+        blocks
+    }
+
+    fn follow(&mut self, state: &Partial, step: Step) -> Option<To<Partial>> {
+        let action = self.actions.get(&step)?.clone();
+        let space = self.synthesizer.space_mut();
+        match action {
+            Action::Finish(data) => space.finish(state, &data).ok().map(|operator| To::Final(self.meet(operator))),
+            action => space.child(state, &action).ok().map(To::Partial),
+        }
     }
 
     fn sample(&mut self, from: &Partial, kind: Option<u8>, rng: &mut ChaCha8Rng) -> Option<FinalId> {
