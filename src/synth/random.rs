@@ -5,18 +5,18 @@
 //! budgets.
 
 use super::canon::Rule;
-use super::child_seed;
 use super::graph::Dim;
 use super::operator::Operator;
-use super::partial::{Action, Partial};
+use super::partial::{Action, Partial, Top};
 use super::prim::Prim;
 use super::size::Size;
 use super::space::judge::ONLY_SUMS;
 use super::space::{Kind, Space};
+use super::{child_seed, stable_hash};
 use crate::error::Result;
 use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Walks without a new operator after which a space is called exhausted.
 const MAX_WALKS: usize = 300_000;
@@ -28,11 +28,29 @@ const REFUSE_ONE_WAY: f64 = 0.8;
 /// A walk that may finish does so with this chance; else it goes on to a larger operator.
 const FINISH: f64 = 0.7;
 
-/// Contractions drawn per step before it is taken that there is none: their number is exponential.
-const CONTRACTIONS: usize = 6;
+/// Actions drawn in a state before the walk goes back by one, and how often a walk goes back.
+const DRAWS: usize = 16;
+const BACK: usize = 6;
+
+/// Dims drawn for one action until it is a usual one.
+const PAIRS: usize = 12;
+
+/// A walk may take one action more than are needed from its sums on with this chance, one more again with the same, and so on.
+const LONGER: f64 = 0.8;
 
 /// A contraction that need not be the last is drawn as if it were in this share of the cases: most operators have one weight.
 const LAST: f64 = 0.4;
+
+/// A place of the image becomes an axis of a weight in this share of the cases.
+const OF_PLACE: f64 = 0.03;
+
+/// After so many operators this share of the walks begins where others went, and so many states are kept for that: fewer
+/// dead ends, but operators that resemble each other, which a few must not.
+const MANY: usize = 500;
+const AGAIN: f64 = 0.9;
+/// States so near the end are not: all that they lead to is soon known.
+const NEAR: usize = 3;
+const GROUNDS: usize = 4000;
 
 /// Sums are drawn by what convolutions have (channels, windows, a rank) in this share of the walks, else from all multisets.
 const USUAL_SUMS: f64 = 0.7;
@@ -51,18 +69,48 @@ const CHANCES: [(Kind, u32); 7] = [
     (Kind::Expand, 3),
 ];
 
-/// Multisets by their number of sums.
-type Lists = Vec<Vec<Vec<Size>>>;
+/// A multiset of sums to begin with, and what walks from it came to.
+struct Start {
+    sums: Vec<Size>,
+    /// The chance before any walk, up to a factor.
+    prior: f64,
+    n_walks: u32,
+    n_new: u32,
+    /// The state after its sums, once known.
+    state: Option<Partial>,
+}
+
+impl Start {
+    /// Multisets from which walks find new operators are preferred; one that was never tried counts as good.
+    fn weight(&self) -> f64 {
+        self.prior * f64::from(self.n_new + 1) / f64::from(self.n_walks + 1)
+    }
+}
+
+/// A state that operators were found from, and what walks from it came to since.
+struct Ground {
+    state: Partial,
+    n_walks: u32,
+    n_new: u32,
+}
+
+/// Where a walk began.
+enum Begun {
+    /// From a state of somebody else's.
+    Given,
+    Start(usize),
+    Ground(usize),
+}
 
 /// Makes operators of a [`Space`], each at most once.
 pub struct Synthesizer {
     space: Space,
     rng: ChaCha8Rng,
     seen: BTreeSet<String>,
-    /// All multisets of sums, by their number.
-    sums: Lists,
-    /// Those of channels, parts of channels and plain coefficients.
-    usual: Lists,
+    starts: Vec<Start>,
+    grounds: Vec<Ground>,
+    /// The names of all operators that walks found.
+    met: HashSet<u64>,
     /// Why walks ended without an operator, and how often.
     pub refused: BTreeMap<&'static str, u64>,
     pub n_walks: u64,
@@ -77,17 +125,23 @@ impl Synthesizer {
     /// None at present; a space that cannot be walked may become one.
     pub fn new(space: Space, seed: u64) -> Result<Synthesizer> {
         let rng = ChaCha8Rng::seed_from_u64(child_seed(seed, "synthesizer"));
-        let mut sums: Lists = vec![vec![]; space.options.reductions + 1];
-        for multiset in space.multisets() {
-            sums[multiset.len()].push(multiset);
-        }
-        let usual = sums.iter().map(|list| list.iter().filter(|m| m.iter().all(|&s| space.is_usual(s))).cloned().collect()).collect();
+        let multisets = space.multisets();
+        let n_alike = |n: usize, usual: bool| multisets.iter().filter(|m| m.len() == n && space.is_usual_sums(m) == usual).count();
+        let shares: Vec<[f64; 2]> = (0..=space.options.reductions)
+            .map(|n| [(1.0 - USUAL_SUMS) / n_alike(n, false).max(1) as f64, USUAL_SUMS / n_alike(n, true).max(1) as f64])
+            .collect();
+        let start = |sums: Vec<Size>| {
+            let prior = shares[sums.len()][usize::from(space.is_usual_sums(&sums))];
+            Start { sums, prior, n_walks: 0, n_new: 0, state: None }
+        };
+        let starts = multisets.iter().cloned().map(start).collect();
         Ok(Synthesizer {
             space,
             rng,
             seen: BTreeSet::new(),
-            sums,
-            usual,
+            starts,
+            grounds: vec![],
+            met: HashSet::new(),
             refused: BTreeMap::new(),
             n_walks: 0,
             n_arrived: 0,
@@ -125,7 +179,9 @@ impl Synthesizer {
             let operator = self.walk(None, &mut rng);
             self.rng = rng;
             match operator {
-                Some(operator) if self.seen.insert(operator.id()) => return Some(operator),
+                Some(operator) if self.seen.insert(operator.id()) => {
+                    return Some(operator);
+                }
                 Some(_) => *self.refused.entry("seen before").or_default() += 1,
                 None => {}
             }
@@ -137,51 +193,120 @@ impl Synthesizer {
     /// counted by their reason.
     pub fn walk(&mut self, from: Option<&Partial>, rng: &mut ChaCha8Rng) -> Option<Operator> {
         self.n_walks += 1;
-        match self.try_walk(from, rng) {
+        let (begun, state) = match from {
+            Some(state) if state.n_actions > 0 => (Begun::Given, state.clone()),
+            _ if self.met.len() >= MANY && rng.random_bool(AGAIN) => self.again(rng)?,
+            _ => self.begin(rng)?,
+        };
+        let found = self.walk_on(state, rng);
+        let Some((operator, trail)) = found else {
+            *self.refused.entry("no action").or_default() += 1;
+            return None;
+        };
+        if self.met.insert(stable_hash(operator.to_string().as_bytes())) {
+            match begun {
+                Begun::Given => return Some(operator),
+                Begun::Start(place) => self.starts[place].n_new += 1,
+                Begun::Ground(place) => self.grounds[place].n_new += 1,
+            }
+            let n_far = trail.len().saturating_sub(NEAR);
+            for state in trail.into_iter().take(n_far).skip(1) {
+                let ground = Ground { state, n_walks: 0, n_new: 0 };
+                if self.grounds.len() < GROUNDS {
+                    self.grounds.push(ground);
+                } else {
+                    *self.grounds.choose_mut(rng)? = ground;
+                }
+            }
+        }
+        Some(operator)
+    }
+
+    /// Takes random actions, and takes some of them back where there is no other, until the data's shape is reached.
+    fn walk_on(&mut self, state: Partial, rng: &mut ChaCha8Rng) -> Option<(Operator, Vec<Partial>)> {
+        let slack = (0..).take_while(|_| rng.random_bool(LONGER)).count();
+        let most = (state.n_actions + self.space.need(&state) + slack).min(self.space.options.depth);
+        let mut trail = vec![state];
+        let mut n_back = 0;
+        loop {
+            let Some(state) = trail.last() else { return None };
+            if let Some(operator) = self.arrive(state, rng) {
+                self.n_arrived += 1;
+                return Some((operator, trail));
+            }
+            match self.space.step(state, most, rng) {
+                Some(next) => trail.push(next),
+                None if n_back == BACK => return None,
+                None => {
+                    n_back += 1;
+                    trail.pop();
+                }
+            }
+        }
+    }
+
+    /// The operator that the walk ends with here; `None` where it goes on.
+    fn arrive(&mut self, state: &Partial, rng: &mut ChaCha8Rng) -> Option<Operator> {
+        if state.weights.is_empty() || !rng.random_bool(FINISH) {
+            return None;
+        }
+        let needs_exchange = !self.space.options.off.contains(Rule::NoExchange) && !self.space.shapes.places.is_empty();
+        let n_places = self.space.shapes.places.len();
+        let mut matches = self.space.matches(state);
+        matches.retain(|data| {
+            let n_moved = self.space.n_moved(data);
+            !needs_exchange || n_moved == n_places || n_moved > 0 && !rng.random_bool(self.refuse_one_way)
+        });
+        let data = matches.choose(rng)?;
+        match self.space.finish(state, data) {
             Ok(operator) => Some(operator),
-            Err(reason) => {
-                *self.refused.entry(reason).or_default() += 1;
+            Err(rule) => {
+                *self.refused.entry(rule.name()).or_default() += 1;
                 None
             }
         }
     }
 
-    fn try_walk(&mut self, from: Option<&Partial>, rng: &mut ChaCha8Rng) -> Result<Operator, &'static str> {
-        let state = match from {
-            Some(state) if state.n_actions > 0 => state.clone(),
-            _ => self.begin(rng).map_err(Rule::name)?,
+    /// The number of a random multiset of sums, and the state after it.
+    fn begin(&mut self, rng: &mut ChaCha8Rng) -> Option<(Begun, Partial)> {
+        let place = loop {
+            let total: f64 = self.starts.iter().map(Start::weight).sum();
+            let mut at = rng.random::<f64>() * total;
+            let place = self.starts.iter().position(|s| {
+                at -= s.weight();
+                at < 0.0
+            });
+            let place = place.or(self.starts.len().checked_sub(1))?;
+            if self.starts[place].state.is_some() {
+                break place;
+            }
+            let mut state = self.space.root();
+            let grown = self.starts[place].sums.iter().try_for_each(|&size| {
+                state = self.space.child(&state, &Action::Reduce(size))?;
+                Ok::<(), Rule>(())
+            });
+            if grown.is_ok() && state.steps != ONLY_SUMS {
+                self.starts[place].state = Some(state);
+                break place;
+            }
+            // it leads nowhere from the root, and always will
+            self.starts.swap_remove(place);
         };
-        let (last, data) = self.space.wander(state, self.refuse_one_way, rng)?;
-        self.n_arrived += 1;
-        let operator = self.space.finish(&last, &data).map_err(Rule::name)?;
-        let (moved, places) = (self.space.n_moved(&data), self.space.shapes.places.len());
-        if moved < places && rng.random_bool(self.refuse_one_way) {
-            return Err("exchange in one direction only (refused at random)");
-        }
-        Ok(operator)
+        self.starts[place].n_walks += 1;
+        Some((Begun::Start(place), self.starts[place].state.clone()?))
     }
 
-    /// The state after a random multiset of sums.
-    fn begin(&mut self, rng: &mut ChaCha8Rng) -> Result<Partial, Rule> {
-        let usual = rng.random_bool(USUAL_SUMS) && !self.usual.iter().all(Vec::is_empty);
-        let lists = if usual { &mut self.usual } else { &mut self.sums };
-        let filled: Vec<usize> = (0..lists.len()).filter(|&n| !lists[n].is_empty()).collect();
-        let n = *filled.choose(rng).ok_or(Rule::Distance)?;
-        let place = rng.random_range(0..lists[n].len());
-        let mut state = self.space.root();
-        for i in 0..n {
-            let next = self.space.child(&state, &Action::Reduce(lists[n][place][i]));
-            if next.is_err() {
-                // it leads nowhere from the root, and always will
-                lists[n].swap_remove(place);
+    /// A random state that operators were found from, mostly one that new ones still come from.
+    fn again(&mut self, rng: &mut ChaCha8Rng) -> Option<(Begun, Partial)> {
+        loop {
+            let place = rng.random_range(0..self.grounds.len());
+            let ground = &mut self.grounds[place];
+            let rate = f64::from(ground.n_new + 1) / f64::from(ground.n_walks + 1);
+            if rng.random_bool(rate.powi(2)) {
+                ground.n_walks += 1;
+                return Some((Begun::Ground(place), ground.state.clone()));
             }
-            state = next?;
         }
-        if state.steps == ONLY_SUMS {
-            lists[n].swap_remove(place);
-            return Err(Rule::Distance);
-        }
-        Ok(state)
     }
 }
 
@@ -189,6 +314,10 @@ impl Space {
     /// All multisets of sums that an operator may have.
     pub fn multisets(&self) -> Vec<Vec<Size>> {
         self.sizes.reductions(self.options.reductions, self.wanted_product, self.options.max_sum_ratio)
+    }
+
+    fn is_usual_sums(&self, sums: &[Size]) -> bool {
+        sums.iter().all(|&s| self.is_usual(s))
     }
 
     /// A single variable, or the channels over a single coefficient: what convolutions sum over.
@@ -199,80 +328,77 @@ impl Space {
         plain(size) || channels.is_some_and(|c| plain(c.over(size)) && c.over(size).is_coefficient(variables))
     }
 
-    /// Takes random actions until the frontier has the data's shape, and matches the two. A match that moves data along
-    /// some of the places only is passed over with the given chance, while there is something else to do.
-    ///
-    /// # Errors
-    /// Why the walk ended before.
-    pub fn wander(&mut self, mut state: Partial, pass_over: f64, rng: &mut impl Rng) -> Result<(Partial, Vec<Dim>), &'static str> {
-        loop {
-            let mut matches = if state.weights.is_empty() { vec![] } else { self.matches(&state) };
-            let needs_exchange = !self.options.off.contains(Rule::NoExchange) && !self.shapes.places.is_empty();
-            if needs_exchange {
-                matches.retain(|data| self.n_moved(data) > 0);
-            }
-            let data = matches.choose(rng).cloned();
-            let eager = data.as_ref().is_some_and(|data| {
-                let whole = self.n_moved(data) == self.shapes.places.len();
-                rng.random_bool(FINISH) && (whole || !rng.random_bool(pass_over))
-            });
-            match (data, if eager { None } else { self.step(&state, rng) }) {
-                (_, Some(next)) => state = next,
-                (Some(data), None) => return Ok((state, data)),
-                (None, None) if state.n_actions >= self.options.depth => return Err("depth"),
-                (None, None) => {
-                    return Err("no action");
-                }
-            }
-        }
-    }
-
-    /// The state after one random action: a kind by its chance, then any of its actions that leads somewhere.
-    fn step(&mut self, state: &Partial, rng: &mut impl Rng) -> Option<Partial> {
-        if state.n_actions >= self.options.depth || state.steps == ONLY_SUMS {
+    /// The state after one random action that leaves a way to finish within so many actions; `None` where some draws found
+    /// none.
+    fn step(&mut self, state: &Partial, most: usize, rng: &mut impl Rng) -> Option<Partial> {
+        if state.n_actions >= most || state.steps == ONLY_SUMS {
             return None;
         }
-        let mut kinds = CHANCES.map(|(kind, chance)| (kind, chance, None));
-        let mut contractions = CONTRACTIONS + 1;
-        loop {
-            let total: u32 = kinds.iter().map(|k| k.1).sum();
-            let mut at = if total == 0 { return None } else { rng.random_range(0..total) };
-            let (kind, chance, actions) = kinds.iter_mut().find(|k| {
-                let found = k.1 > at;
-                at = at.saturating_sub(k.1);
+        let total: u32 = CHANCES.iter().map(|c| c.1).sum();
+        for _ in 0..DRAWS {
+            let mut at = rng.random_range(0..total);
+            let kind = CHANCES.iter().find(|c| {
+                let found = c.1 > at;
+                at = at.saturating_sub(c.1);
                 found
-            })?;
-            let action = if *kind == Kind::Contract {
-                contractions -= 1;
-                (contractions > 0).then(|| self.draw_contraction(state, rng))
-            } else {
-                let list = actions.get_or_insert_with(|| self.actions(state, *kind));
-                let n_usual = list.iter().filter(|a| self.is_usual_action(state, a)).count();
-                let choice = if n_usual > 0 && rng.random_bool(USUAL_ACTIONS) {
-                    let nth = rng.random_range(0..n_usual);
-                    (0..list.len()).filter(|&i| self.is_usual_action(state, &list[i])).nth(nth)
-                } else {
-                    (!list.is_empty()).then(|| rng.random_range(0..list.len()))
-                };
-                choice.map(|place| Some(list.swap_remove(place)))
-            };
-            match action {
-                None => *chance = 0,
-                Some(None) => {}
-                Some(Some(action)) => {
-                    if let Ok(next) = self.child(state, &action) {
-                        return Some(next);
-                    }
-                }
+            });
+            let Some(action) = self.draw(state, kind?.0, rng) else { continue };
+            if let Ok(next) = self.child(state, &action)
+                && next.n_actions + next.steps <= most
+            {
+                return Some(next);
             }
         }
+        None
+    }
+
+    /// About how many actions a finished operator needs from here: a contraction, and one for each small sum. More than the
+    /// distance, which counts what no operator can do without.
+    fn need(&self, state: &Partial) -> usize {
+        let variables = self.sizes.variables();
+        let is_small = |t: &&Top| matches!(self.graph.prim(t.dim), Prim::Reduce(_)) && self.graph.size(t.dim).is_coefficient(variables);
+        let n_small = state.frontier.iter().filter(is_small).count();
+        state.steps.max(n_small + usize::from(state.weights.is_empty()))
+    }
+
+    /// An action of a kind, of any dims; most that convolutions do not have are passed over.
+    fn draw(&mut self, state: &Partial, kind: Kind, rng: &mut impl Rng) -> Option<Action> {
+        if kind == Kind::Contract {
+            return self.draw_contraction(state, rng);
+        }
+        let only_usual = rng.random_bool(USUAL_ACTIONS);
+        for _ in 0..PAIRS {
+            let dim = state.frontier.choose(rng)?.dim;
+            let action = match kind {
+                Kind::Contract | Kind::Reduce => return None,
+                Kind::Split => Action::Split(dim, state.frontier.choose(rng)?.dim),
+                Kind::Unfold => Action::Unfold(dim, state.frontier.choose(rng)?.dim),
+                Kind::Merge => {
+                    self.local(state).may_merge(state.top(dim)?).ok()?;
+                    Action::Merge(dim, *self.blocks(state, dim).choose(rng)?)
+                }
+                Kind::Shift => Action::Shift(dim),
+                Kind::Stride => {
+                    self.local(state).may_stride(state.top(dim)?).ok()?;
+                    Action::Stride(dim, *self.free.choose(rng)?)
+                }
+                Kind::Expand => Action::Expand(dim),
+            };
+            if !only_usual || self.is_usual_action(&action) {
+                return Some(action);
+            }
+        }
+        None
+    }
+
+    fn of_place(&self, d: Dim) -> bool {
+        self.shapes.places.iter().any(|&p| self.graph.depends(d, self.outputs[p]))
     }
 
     /// Does the action do what convolutions do: windows and shifts of places, small sums strided, splits towards an axis of
     /// the data, merges by a small number?
-    fn is_usual_action(&self, state: &Partial, action: &Action) -> bool {
+    fn is_usual_action(&self, action: &Action) -> bool {
         let (graph, variables) = (&self.graph, self.sizes.variables());
-        let of_place = |d: Dim| self.shapes.places.iter().any(|&p| graph.depends(d, self.outputs[p]));
         let is_small = |d: Dim| graph.size(d).is_coefficient(variables);
         match *action {
             Action::Split(l, r) => {
@@ -281,20 +407,14 @@ impl Space {
                     let (more, less) = (product.over(a.size), a.size.over(product));
                     [more, less].iter().any(|s| s.is_one() || (s.is_coefficient(variables) && self.free.contains(s)))
                 };
-                self.wanted.iter().any(near) && state.n_actions < self.options.depth
+                self.wanted.iter().any(near)
             }
             Action::Merge(x, block) => block.is_coefficient(variables) || graph.size(x).over(block).is_coefficient(variables),
-            Action::Shift(x) => of_place(x),
+            Action::Shift(x) => self.of_place(x),
             Action::Stride(x, _) => is_small(x),
-            Action::Unfold(main, window) => of_place(main) && is_small(window),
+            Action::Unfold(main, window) => is_small(window) && self.of_place(main),
             _ => true,
         }
-    }
-
-    fn actions(&mut self, state: &Partial, kind: Kind) -> Vec<Action> {
-        let mut list = Vec::new();
-        self.each_action_of(state, kind, &mut |_, action| list.push(action));
-        list
     }
 
     /// A contraction drawn dim by dim. The last one takes most of what only a weight can end: sums that are no axis of the
@@ -312,13 +432,16 @@ impl Space {
                 continue;
             }
             let may_expand = self.local(state).may_expand(top, outer).is_ok();
+            let is_sum = matches!(self.graph.prim(top.dim), Prim::Reduce(_));
             let wanted = self.wanted.iter().any(|a| a.size == self.graph.size(top.dim));
-            let is_bare_sum = matches!(top.bare(&self.graph), Some(Prim::Reduce(_)));
-            let (as_outer, as_inner) = match (may_expand, is_last) {
-                (true, true) if !wanted => (0.85, 0.6),
-                (true, _) => (0.5, 0.35),
-                (false, true) if is_bare_sum => (0.0, 0.95),
-                (false, _) => (0.0, if top.sums_only { 0.8 } else { 0.3 }),
+            let (as_outer, as_inner) = if self.of_place(top.dim) {
+                (0.0, OF_PLACE)
+            } else if is_sum {
+                (if may_expand { 0.3 } else { 0.0 }, if top.shares == 0 { 0.85 } else { 0.35 })
+            } else if may_expand && !wanted {
+                (if is_last { 0.85 } else { 0.5 }, 0.5)
+            } else {
+                (if may_expand { 0.5 } else { 0.0 }, 0.35)
             };
             if rng.random_bool(as_outer) {
                 axes.push((top.dim, true));
