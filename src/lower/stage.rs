@@ -21,6 +21,16 @@ struct Plan {
     sums: Vec<Dim>,
 }
 
+/// What the stage of the last weights leaves to one more.
+#[derive(Clone, Copy, PartialEq)]
+enum Late {
+    Nothing,
+    /// Outputs are read from a smaller result where they repeat (blocks, up-sampling).
+    Repeats,
+    /// Sums behind windows and merges: what is summed first is smaller.
+    Sums,
+}
+
 /// Sums that data alone decide, taken before any weight.
 #[derive(Clone, Copy, PartialEq)]
 enum Early {
@@ -40,7 +50,7 @@ pub fn lower(operator: &Operator, binding: &Binding) -> Result<LoopNest> {
     let mut best = None;
     for groups in ordered_partitions(operator.weights().len()) {
         for early in [Early::None, Early::Reshapes, Early::All] {
-            for late in [false, true] {
+            for late in [Late::Nothing, Late::Repeats, Late::Sums] {
                 let Some(plan) = plan(operator, &groups, early, late) else { continue };
                 let nest = build(operator, binding, &plan)?;
                 let temps: usize = nest.tensors.iter().filter(|t| t.role == Role::Temp).map(Tensor::n_elements).sum();
@@ -94,8 +104,7 @@ fn ordered_partitions(n: usize) -> Vec<Vec<Vec<usize>>> {
     all
 }
 
-/// `late`: outputs are read from a smaller result where they repeat (blocks, up-sampling).
-fn plan(operator: &Operator, groups: &[Vec<usize>], early: Early, late: bool) -> Option<Vec<Plan>> {
+fn plan(operator: &Operator, groups: &[Vec<usize>], early: Early, late: Late) -> Option<Vec<Plan>> {
     let graph = operator.graph();
     let weights = operator.weights();
     let mut cut = operator.data().to_vec();
@@ -132,16 +141,18 @@ fn plan(operator: &Operator, groups: &[Vec<usize>], early: Early, late: bool) ->
         }
     }
     let mut last = groups.last().cloned().unwrap_or_default();
-    if late {
-        let mut result = step(&mut cut, &last, &[], true);
+    if late != Late::Nothing {
+        let mut result = step(&mut cut, &last, &[], late == Late::Repeats);
         let place = |d: &Dim| operator.outputs().iter().position(|&o| graph.depends(*d, o));
         cut.sort_by_key(place);
         result.to = cut.clone();
-        plans.push(result);
         let reached = cut.iter().all(|d| operator.outputs().contains(d));
-        if reached || !open_sums.is_empty() {
+        let useful =
+            if late == Late::Repeats { !reached && open_sums.is_empty() } else { !result.sums.is_empty() && !open_sums.is_empty() };
+        if !useful {
             return None;
         }
+        plans.push(result);
         last.clear();
     }
     plans.push(Plan { from: cut, weights: last, to: operator.outputs().to_vec(), sums: open_sums });
@@ -186,10 +197,10 @@ fn expose(graph: &Graph, cut: &mut Vec<Dim>, d: Dim) {
 
 /// Opens what stands between the cut and a summed axis: reshapes, which cost nothing, or everything.
 fn open_reshapes(graph: &Graph, cut: &mut Vec<Dim>, sum: Dim, everything: bool) {
-    while !cut.contains(&sum) {
+    loop {
         let above = |&c: &Dim| {
             let free = matches!(graph.prim(c), Prim::Split(..) | Prim::Shift(_));
-            (free || everything) && graph.depends(c, sum)
+            (free || everything) && c != sum && graph.depends(c, sum)
         };
         match cut.iter().position(above) {
             Some(place) => open(graph, cut, place),
