@@ -535,14 +535,6 @@ const FEWER: &[(&str, u64)] = &[
     ("08072_11053958312673813227", 25_288_704),
 ];
 
-/// Where Syno sums r behind a shift and a window before it contracts, which our early stage leaves to the contraction.
-const MORE: &[(&str, u64)] = &[
-    ("07773_16533411379255875745", 115_605_504),
-    ("07802_1886143784029105476", 115_605_504),
-    ("07826_6114070612837002015", 115_605_504),
-    ("08001_10858532835833128988", 38_986_752),
-];
-
 #[test]
 fn shipped_operators_have_the_listed_parameters_and_multiply_adds() {
     assert_eq!(SHIPPED.len(), 34);
@@ -550,8 +542,9 @@ fn shipped_operators_have_the_listed_parameters_and_multiply_adds() {
         let operator = Operator::parse_ordered(o.text).unwrap();
         assert_eq!(operator.n_params(&o.family.layer()).unwrap(), o.n_params, "{}", o.name);
         let nest = lower::lower(&operator, &o.family.layer()).unwrap();
-        let ours = FEWER.iter().chain(MORE).find(|f| f.0 == o.name).map_or(o.n_macs, |f| f.1);
+        let ours = FEWER.iter().find(|f| f.0 == o.name).map_or(o.n_macs, |f| f.1);
         assert_eq!(nest.n_macs(), ours, "{}\n{}", o.name, nest.print());
+        assert!(ours <= o.n_macs, "{}: {ours} multiply-adds, Syno {}", o.name, o.n_macs);
     }
 }
 

@@ -28,5 +28,5 @@ pub use fingerprint::{Fingerprint, fingerprint, small_bindings};
 pub use interp::{interp, interp_at};
 pub use layout::channels_last;
 pub use loops::{Access, Epilogue, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor};
-pub use stage::{lower, lower_flat};
+pub use stage::{cost, lower, lower_flat, stagings};
 pub use torch_py::torch_py;
