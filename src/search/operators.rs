@@ -7,6 +7,19 @@ use crate::synth::{Action, Operator, Partial, Space, Synthesizer, stable_hash};
 use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+/// A descent may take one action more than are needed with this chance, one more again with the same, and so on.
+const LONGER: f64 = 0.6;
+
+/// A descent that may finish does so with this chance; else it goes on to a larger operator.
+const FINISH: f64 = 0.7;
+
+/// States that a descent may look at.
+const MAX_LISTED: usize = 40;
+
+/// States whose arcs are remembered, of some 30 kB each: draws come in series from one state and those after it.
+const LISTED: usize = 2048;
 
 /// A [`Space`], and the operators that were met in it.
 pub struct Operators {
@@ -14,6 +27,8 @@ pub struct Operators {
     met: HashMap<FinalId, Operator>,
     /// What steps of paths stand for; only looked up.
     actions: HashMap<Step, Action>,
+    /// The arcs of states, by their keys; only looked up.
+    listed: HashMap<u128, Rc<[Arc<Partial>]>>,
 }
 
 impl Operators {
@@ -21,7 +36,7 @@ impl Operators {
     /// As [`Synthesizer::new`].
     pub fn new(space: Space) -> Result<Operators> {
         // the walks' random numbers come from the search
-        Ok(Operators { synthesizer: Synthesizer::new(space, 0)?, met: HashMap::new(), actions: HashMap::new() })
+        Ok(Operators { synthesizer: Synthesizer::new(space, 0)?, met: HashMap::new(), actions: HashMap::new(), listed: HashMap::new() })
     }
 
     /// Why walks ended without an operator, and how often, since the last call.
@@ -60,6 +75,81 @@ impl Operators {
         self.met.insert(id, operator);
         id
     }
+
+    fn list(&mut self, state: &Partial) -> Rc<[Arc<Partial>]> {
+        let key = state.key();
+        if let Some(arcs) = self.listed.get(&key) {
+            return arcs.clone();
+        }
+        if self.listed.len() >= LISTED {
+            self.listed.clear();
+        }
+        let arcs: Rc<[Arc<Partial>]> = self.read(state).into();
+        self.listed.insert(key, arcs.clone());
+        arcs
+    }
+
+    /// A random way down from a state, through listed arcs: a kind uniformly, then an arc of it. What leads nowhere is
+    /// taken back, as long as the budget of states lasts.
+    fn descend(&mut self, from: &Partial, kind: Option<u8>, rng: &mut ChaCha8Rng) -> Option<FinalId> {
+        let slack = (0..).take_while(|_| rng.random_bool(LONGER)).count();
+        let mut most = self.synthesizer.space().options.depth;
+        if from.steps != usize::MAX {
+            most = most.min(from.n_actions + from.steps + slack + usize::from(kind.is_some()));
+        }
+        let mut trail: Vec<Stop> = Vec::new();
+        let mut next = from.clone();
+        for n_listed in 0..MAX_LISTED {
+            let arcs = self.list(&next);
+            let of_kind = |a: &Arc<Partial>| n_listed > 0 || kind.is_none_or(|k| a.kind == k);
+            let in_reach = |a: &Arc<Partial>| match &a.to {
+                To::Partial(next) => next.steps == usize::MAX || next.n_actions + next.steps <= most,
+                To::Final(_) => true,
+            };
+            let left: Vec<usize> = (0..arcs.len()).filter(|&i| of_kind(&arcs[i]) && in_reach(&arcs[i])).collect();
+            trail.push(Stop { arcs, left });
+            loop {
+                let stop = trail.last_mut()?;
+                let arcs = &stop.arcs;
+                let finals = stop.left.iter().copied().filter(|&i| matches!(arcs[i].to, To::Final(_))).choose(rng);
+                if let Some(place) = finals
+                    && let To::Final(id) = arcs[place].to
+                    && rng.random_bool(FINISH)
+                {
+                    return Some(id);
+                }
+                let mut kinds: Vec<u8> = stop.left.iter().map(|&i| arcs[i].kind).collect();
+                kinds.sort_unstable();
+                kinds.dedup();
+                let Some(&kind) = kinds.choose(rng) else {
+                    trail.pop();
+                    continue;
+                };
+                let place = stop.left.iter().copied().filter(|&i| arcs[i].kind == kind).choose(rng)?;
+                stop.left.retain(|&i| i != place);
+                match &arcs[place].to {
+                    To::Final(id) => return Some(*id),
+                    To::Partial(state) => next = state.clone(),
+                }
+                break;
+            }
+        }
+        None
+    }
+
+    fn read(&mut self, state: &Partial) -> Vec<Arc<Partial>> {
+        let arcs = self.synthesizer.space_mut().arcs(state);
+        let mut children = Vec::with_capacity(arcs.len());
+        for arc in arcs {
+            let to = match arc.child {
+                Child::Partial(next) => To::Partial(*next),
+                Child::Final(operator) => To::Final(self.meet(*operator)),
+            };
+            self.actions.insert(Step { kind: arc.kind, key: arc.key }, arc.action);
+            children.push(Arc { kind: arc.kind, key: arc.key, to });
+        }
+        children
+    }
 }
 
 impl Tree for Operators {
@@ -74,17 +164,7 @@ impl Tree for Operators {
     }
 
     fn children(&mut self, state: &Partial) -> Vec<Arc<Partial>> {
-        let arcs = self.synthesizer.space_mut().arcs(state);
-        let mut children = Vec::with_capacity(arcs.len());
-        for arc in arcs {
-            let to = match arc.child {
-                Child::Partial(next) => To::Partial(*next),
-                Child::Final(operator) => To::Final(self.meet(*operator)),
-            };
-            self.actions.insert(Step { kind: arc.kind, key: arc.key }, arc.action);
-            children.push(Arc { kind: arc.kind, key: arc.key, to });
-        }
-        children
+        self.list(state).to_vec()
     }
 
     fn path(&mut self, id: FinalId) -> Vec<Vec<Step>> {
@@ -114,18 +194,16 @@ impl Tree for Operators {
     }
 
     fn sample(&mut self, from: &Partial, kind: Option<u8>, rng: &mut ChaCha8Rng) -> Option<FinalId> {
-        let Some(kind) = kind else {
-            let operator = self.synthesizer.walk(Some(from), rng)?;
+        if from.n_actions == 0 && kind.is_none() {
+            let operator = self.synthesizer.walk(None, rng)?;
             return Some(self.meet(operator));
-        };
-        let mut arcs = self.children(from);
-        arcs.retain(|a| a.kind == kind);
-        match arcs.into_iter().choose(rng)?.to {
-            To::Partial(next) => {
-                let operator = self.synthesizer.walk(Some(&next), rng)?;
-                Some(self.meet(operator))
-            }
-            To::Final(id) => Some(id),
         }
+        self.descend(from, kind, rng)
     }
+}
+
+/// A state of a descent, and the places of the arcs that are left to try.
+struct Stop {
+    arcs: Rc<[Arc<Partial>]>,
+    left: Vec<usize>,
 }

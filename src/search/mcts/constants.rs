@@ -71,6 +71,16 @@ impl Constants {
 
 impl Default for Constants {
     fn default() -> Constants {
-        Constants { exploration: 0.3, tournament: 32, recount: false, max_draws: 256, ..Constants::syno() }
+        Constants {
+            exploration: 0.3,
+            tournament: 8,
+            recount: false,
+            max_rollouts: 300,
+            retries: 1,
+            max_draws: 32,
+            probe: 20,
+            max_nodes: 4_000,
+            ..Constants::syno()
+        }
     }
 }

@@ -70,21 +70,26 @@ impl<T: Tree> Search<T> {
         (n as f64 * self.constants.growth) as usize + 1
     }
 
-    /// Finals below a state that are new or have a reward.
+    /// Finals below a state that are new or have a reward, until so many new ones are there or the draws are spent.
     pub(super) fn draw(&mut self, state: &T::State, kind: Option<u8>, wanted: usize) -> Vec<FinalId> {
+        let most = self.constants.max_draws;
         let mut n = self.n_draws(wanted);
         let hopeless = !self.draws.contains(&true);
         let mut n_rounds = 0;
-        let mut found = Vec::new();
-        while found.is_empty() && if hopeless { n <= self.constants.max_draws } else { n_rounds < self.constants.retries } {
-            for _ in 0..n {
+        let (mut found, mut new) = (Vec::new(), BTreeSet::new());
+        while found.is_empty() && if hopeless { n <= most } else { n_rounds < self.constants.retries } {
+            for _ in 0..n.min(most) {
                 let id = self.tree.sample(state, kind, &mut self.rng);
                 self.draws.push_back(id.is_some());
                 if self.draws.len() > self.constants.window {
                     self.draws.pop_front();
                 }
-                found.extend(id.filter(|id| !matches!(self.fates.get(id), Some(Fate::Asked | Fate::Refused))));
-                if hopeless && !found.is_empty() {
+                let Some(id) = id.filter(|id| !matches!(self.fates.get(id), Some(Fate::Asked | Fate::Refused))) else { continue };
+                found.push(id);
+                if !self.fates.contains_key(&id) {
+                    new.insert(id);
+                }
+                if hopeless || new.len() >= wanted {
                     break;
                 }
             }
