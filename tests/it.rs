@@ -2,6 +2,7 @@
 
 mod cli;
 mod fingerprint;
+mod ids;
 mod layers;
 mod lower;
 mod mcts;
