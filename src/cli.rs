@@ -1,16 +1,16 @@
 //! The command line: one subcommand per room. stdout is data, stderr is talk.
 
+mod space;
+
 use crate::error::{Context, Error, Result, invalid};
 use crate::lower::{self, Epilogue};
 use crate::report::{self, Format, View};
 use crate::search::evaluate::{Evaluator, Job};
 use crate::search::machine::Machine;
-use crate::search::operators::Operators;
-use crate::search::propose::{MAX_BARREN, Proposer};
+use crate::search::probe::probe;
 use crate::search::{self, Slots, Study};
-use crate::spec::{Proposals, Spec, refuse};
+use crate::spec::{Spec, refuse};
 use crate::store::Store;
-use crate::synth::library::LIBRARY;
 use crate::synth::{Binding, Operator, library};
 use crate::train::Outcome;
 use crate::tune::measure::TOLERANCE;
@@ -22,7 +22,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// After Ctrl-C the work under way may settle for so long.
 const GRACE: Duration = Duration::from_millis(1800);
@@ -62,9 +62,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     /// Show a spec as it is understood: defaults filled in, slots, costs of the original
-    Check(CheckArgs),
+    Check(space::CheckArgs),
     /// Synthesize operators for a spec's slots, one line each
-    Synth(SynthArgs),
+    Synth(space::SynthArgs),
     /// Print what an operator computes, in one of six forms
     Lower(LowerArgs),
     /// Find a fast schedule of one operator on this machine
@@ -85,35 +85,6 @@ enum Role {
     Compile,
     Measure,
     Train,
-}
-
-#[derive(Args)]
-struct CheckArgs {
-    spec: PathBuf,
-}
-
-#[derive(Args)]
-struct SynthArgs {
-    /// The request; without it, `--library` lists the known operators
-    #[arg(required_unless_present = "library")]
-    spec: Option<PathBuf>,
-    /// How many
-    #[arg(short, default_value_t = 10)]
-    n: usize,
-    /// Instead of the spec's
-    #[arg(long)]
-    seed: Option<u64>,
-    /// List the known operators by name
-    #[arg(long)]
-    library: bool,
-    /// How they are found: `random` walks, or a `tree` search for few multiply-adds
-    #[arg(long, default_value = "random")]
-    strategy: String,
-    /// Print on stderr what was refused and why, and how fast it went
-    #[arg(long)]
-    stats: bool,
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
 }
 
 #[derive(Args)]
@@ -257,8 +228,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit> {
         }
     };
     match cli.verb {
-        Verb::Check(args) => check(&args),
-        Verb::Synth(args) => synth(&args),
+        Verb::Check(args) => space::check(&args),
+        Verb::Synth(args) => space::synth(&args),
         Verb::Lower(args) => lower_verb(&args),
         Verb::Tune(args) => tune_verb(&args),
         Verb::Train(args) => train_verb(&args),
@@ -294,33 +265,9 @@ fn worker(role: Role) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn check(args: &CheckArgs) -> Result<Exit> {
-    let spec = Spec::load(&args.spec)?;
-    let slots = slots_of(&spec, &args.spec)?;
-    slots.space(&spec)?;
-    for start in &spec.operator.start {
-        let fits = library::resolve(start).and_then(|operator| slots.model(Some(&operator), 1));
-        fits.map_err(|e| refuse(&args.spec, "operator.start", format!("{start}: {e}")))?;
-    }
-    let model = slots.model(None, 1)?;
-    put(&spec.print())?;
-    let mut text = format!(
-        "\n# {}: {} kernels, slots {} MACs, {} parameters\n",
-        slots.backbone.name,
-        model.calls.len(),
-        model.slot_macs(),
-        model.slot_params()
-    );
-    for (slot, replaced) in slots.slots.iter().zip(&slots.replaced) {
-        text += &format!(
-            "# slot {}: {}{}\n",
-            slot.name,
-            slots.binding(slot, i64::from(spec.target.batch)),
-            if *replaced { "" } else { "  (kept)" }
-        );
-    }
-    put(&text)?;
-    Ok(Exit::Done)
+/// Ends with the reason where a spec's space holds no operator within its budgets.
+fn probed(spec: &Spec, slots: &Slots, file: &Path) -> Result<()> {
+    probe(slots, spec)?.map_or(Ok(()), |fault| Err(refuse(file, fault.key, fault.message)))
 }
 
 /// The slots of a spec, faults told with file and line.
@@ -329,72 +276,6 @@ fn slots_of(spec: &Spec, file: &Path) -> Result<Slots> {
         Error::Invalid(message) if message.starts_with("[slots]") => refuse(file, "slots.layers", message),
         other => other,
     })
-}
-
-fn synth(args: &SynthArgs) -> Result<Exit> {
-    let Some(file) = args.spec.as_ref().filter(|_| !args.library) else {
-        let width = LIBRARY.iter().map(|e| e.0.len()).max().unwrap_or(0);
-        if args.format == Format::Csv {
-            put("name,what,text\n")?;
-        }
-        for (name, what, text) in LIBRARY {
-            put(&match args.format {
-                Format::Table => format!("{name:width$}  {what}\n{:width$}  {text}\n", ""),
-                Format::Json => format!("{}\n", serde_json::json!({"version": 1, "name": name, "what": what, "text": text})),
-                Format::Csv => format!("{name},\"{what}\",\"{text}\"\n"),
-            })?;
-        }
-        return Ok(Exit::Done);
-    };
-    let spec = Spec::load(file)?;
-    let slots = slots_of(&spec, file)?;
-    let original = slots.model(None, 1)?;
-    let strategy = match args.strategy.as_str() {
-        "random" => Proposals::Random,
-        "tree" => Proposals::Tree,
-        other => return invalid(format!("--strategy: {other:?} is unknown: use random or tree")),
-    };
-    let mut proposer = Proposer::new(strategy, slots.space(&spec)?, args.seed.unwrap_or(spec.seed))?;
-    let start = Instant::now();
-    let (mut n, mut n_barren, mut n_over) = (0, 0, 0);
-    let mut rewards = BTreeMap::new();
-    if args.format == Format::Csv {
-        put("id,macs,params,text\n")?;
-    }
-    while n < args.n && n_barren < MAX_BARREN {
-        let Some(operator) = proposer.ask() else {
-            n_barren += 1;
-            continue;
-        };
-        let macs = slots.model(Some(&operator), 1).map(|m| (m.slot_macs(), m.slot_params()));
-        let over = |m: &(u64, u64)| m.0 as f64 > original.slot_macs() as f64 * spec.budget.flops_ratio;
-        let Some((macs, params)) = macs.ok().filter(|m| !over(m)) else {
-            n_over += 1;
-            proposer.refuse(&operator);
-            continue;
-        };
-        n += 1;
-        let ratio = macs as f64 / original.slot_macs() as f64;
-        rewards.insert(Operators::id_of(&operator), (1.0 - ratio).max(0.0));
-        if strategy == Proposals::Tree {
-            proposer.tell(&rewards);
-        }
-        let id = operator.id();
-        put(&match args.format {
-            Format::Table => {
-                format!("{id}  {ratio:5.3} MACs  {:5.3} params  {operator}\n", params as f64 / original.slot_params() as f64)
-            }
-            Format::Json => format!(
-                "{}\n",
-                serde_json::json!({"version": 1, "id": id, "n_macs": macs, "n_params": params, "text": operator.to_string()})
-            ),
-            Format::Csv => format!("{id},{macs},{params},\"{operator}\"\n"),
-        })?;
-    }
-    if args.stats {
-        eprint!("{}", proposer.stats(start.elapsed().as_secs_f64(), n_over));
-    }
-    Ok(if n == 0 { Exit::Nothing } else { Exit::Done })
 }
 
 fn read_operator(given: &str) -> Result<Operator> {
@@ -626,7 +507,7 @@ fn search_verb(args: &SearchArgs) -> Result<Exit> {
     spec.budget.trials = args.trials.or(spec.budget.trials);
     spec.seed = args.seed.unwrap_or(spec.seed);
     spec.check()?;
-    slots_of(&spec, &args.spec)?;
+    probed(&spec, &slots_of(&spec, &args.spec)?, &args.spec)?;
     let work = interruptible()?;
     let store = Store::open_or_create(&args.store, &spec)?;
     let mut machine = Machine::new(&spec, &args.store, work.stop.clone())?;

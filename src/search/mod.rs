@@ -14,6 +14,7 @@ pub mod machine;
 pub mod mcts;
 pub mod model;
 pub mod operators;
+pub mod probe;
 mod progress;
 pub mod propose;
 pub mod reward;

@@ -173,7 +173,7 @@ pub const STRUCTURE: [Rule; 8] = [
 ];
 
 /// Refusals, counted under their rules.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusals([u64; Rule::ALL.len()]);
 
 impl Default for Refusals {
@@ -193,6 +193,25 @@ impl Refusals {
 
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
+    }
+
+    /// Those that came after an earlier count.
+    #[must_use]
+    pub fn since(&self, before: &Refusals) -> Refusals {
+        Refusals(std::array::from_fn(|i| self.0[i] - before.0[i]))
+    }
+
+    #[must_use]
+    pub fn plus(&self, other: &Refusals) -> Refusals {
+        Refusals(std::array::from_fn(|i| self.0[i] + other.0[i]))
+    }
+
+    /// The rule that refused most whole states and finished operators; without any, most actions.
+    pub fn most(&self) -> Option<Rule> {
+        let first_whole = Rule::ALL.iter().position(|&r| r == Rule::Unordered).unwrap_or(0);
+        let (actions, whole) = Rule::ALL.split_at(first_whole);
+        let most = |rules: &[Rule]| rules.iter().copied().filter(|&r| self.of(r) > 0).max_by_key(|&r| self.of(r));
+        most(whole).or_else(|| most(actions))
     }
 
     /// Those that happened, by name.

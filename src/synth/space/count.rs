@@ -1,19 +1,21 @@
 //! The space counted level by level.
 
 use super::Space;
-use crate::synth::canon::Rule;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use crate::synth::canon::Refusals;
+use std::collections::{BTreeSet, HashSet};
 
 /// All states that a number of actions leads to, and what becomes of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Level {
     pub n_states: u64,
-    /// Actions offered in these states, and those that were not refused.
+    /// Actions offered in these states, and those that were not refused. Of the last level of a count that is not complete only a part.
     pub n_offered: u64,
     pub n_taken: u64,
     /// Finished operators, and those that no earlier state finished to.
     pub n_finals: u64,
     pub n_new: u64,
+    /// What was refused in these states, and of what they finish to.
+    pub refused: Refusals,
 }
 
 /// What an enumeration found.
@@ -23,8 +25,6 @@ pub struct Count {
     pub levels: Vec<Level>,
     /// The lines of all operators found.
     pub operators: BTreeSet<String>,
-    /// Refusals by name.
-    pub refused: BTreeMap<&'static str, u64>,
     /// All states up to the depth asked for were seen.
     pub complete: bool,
 }
@@ -33,11 +33,11 @@ impl Space {
     /// Every state and operator of at most `max_depth` actions, breadth first, each state once however it is reached;
     /// ends early where one level has more than `limit` states.
     pub fn count_by_depth(&mut self, max_depth: usize, limit: usize) -> Count {
-        let before = self.refused.clone();
         let mut count = Count { complete: true, ..Count::default() };
         let mut states = vec![self.root()];
         for depth in 0..=max_depth {
             let mut level = Level { n_states: states.len() as u64, ..Level::default() };
+            let before = self.refused.clone();
             let (mut next, mut seen) = (Vec::new(), HashSet::new());
             for state in &states {
                 // equal states are reached by as many actions: one level at a time needs remembering
@@ -57,6 +57,7 @@ impl Space {
                     level.n_new += u64::from(count.operators.insert(operator.to_string()));
                 }
             }
+            level.refused = self.refused.since(&before);
             count.levels.push(level);
             if next.len() > limit {
                 count.complete = false;
@@ -64,7 +65,6 @@ impl Space {
             }
             states = next;
         }
-        count.refused = Rule::ALL.iter().map(|&r| (r.name(), self.refused.of(r) - before.of(r))).filter(|r| r.1 > 0).collect();
         count
     }
 }
