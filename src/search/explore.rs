@@ -122,14 +122,14 @@ impl Study<'_> {
                 return Ok(Some(trial));
             }
         }
-        let mut n_barren = 0;
+        let mut chances = MAX_BARREN;
         for _ in 0..MAX_REFUSED {
-            if self.pool.len() == POOL || n_barren == MAX_BARREN {
+            if self.pool.len() == POOL || chances == 0 {
                 break;
             }
             self.check_stop()?;
             let Some(operator) = self.proposer.ask() else {
-                n_barren += 1;
+                chances -= 1;
                 continue;
             };
             match self.within_budget(&operator, &baseline) {

@@ -229,7 +229,7 @@ impl Synthesizer {
         let mut trail = vec![state];
         let mut n_back = 0;
         loop {
-            let Some(state) = trail.last() else { return None };
+            let state = trail.last()?;
             if let Some(operator) = self.arrive(state, rng) {
                 self.n_arrived += 1;
                 return Some((operator, trail));
@@ -401,14 +401,7 @@ impl Space {
         let (graph, variables) = (&self.graph, self.sizes.variables());
         let is_small = |d: Dim| graph.size(d).is_coefficient(variables);
         match *action {
-            Action::Split(l, r) => {
-                let product = graph.size(l).times(graph.size(r));
-                let near = |a: &super::space::Axis| {
-                    let (more, less) = (product.over(a.size), a.size.over(product));
-                    [more, less].iter().any(|s| s.is_one() || (s.is_coefficient(variables) && self.free.contains(s)))
-                };
-                self.wanted.iter().any(near)
-            }
+            Action::Split(l, r) => self.near.binary_search(&graph.size(l).times(graph.size(r))).is_ok(),
             Action::Merge(x, block) => block.is_coefficient(variables) || graph.size(x).over(block).is_coefficient(variables),
             Action::Shift(x) => self.of_place(x),
             Action::Stride(x, _) => is_small(x),

@@ -58,6 +58,8 @@ pub struct Space {
     pub(super) wanted: Vec<Axis>,
     divisors: Divisors,
     pub(super) free: Vec<Size>,
+    /// The sizes of the data's searched axes, and these times and over what is free and small; sorted.
+    pub(super) near: Vec<Size>,
     target: Target,
     distances: Memo,
     /// The product of the data's searched axes, and of all its axes.
@@ -83,6 +85,10 @@ impl Space {
         let (wanted_product, data_product) = (product(&wanted), product(&shapes.data));
         let free = sizes.free(&sizes.allowance());
         let target = Target::new(wanted.iter().map(|a| Wanted { size: a.size, unordered: a.unordered }).collect());
+        let small: Vec<Size> = free.iter().copied().filter(|s| s.is_coefficient(sizes.variables())).chain([Size::ONE]).collect();
+        let mut near: Vec<Size> = wanted.iter().flat_map(|a| small.iter().flat_map(|s| [a.size.times(*s), a.size.over(*s)])).collect();
+        near.sort();
+        near.dedup();
         let max_params = vec![u64::MAX; bindings.len()];
         Ok(Space {
             shapes,
@@ -96,6 +102,7 @@ impl Space {
             wanted,
             divisors: Divisors::default(),
             free,
+            near,
             target,
             distances: Memo::default(),
             wanted_product,

@@ -207,7 +207,7 @@ impl Space {
         let choice = |d: Dim| axes.iter().find(|a| a.0 == d).map_or(0, |a| 1 + u8::from(a.1));
         // the frontier's order within alike sums need not be that of their numbers: any fixed order serves
         let before = state.frontier.iter().take_while(|t| t.dim != last).filter(|t| self.are_alike(t, top));
-        before.map(|t| choice(t.dim)).all(|c| c >= 1 + u8::from(is_outer))
+        before.map(|t| choice(t.dim)).all(|c| c > u8::from(is_outer))
     }
 }
 

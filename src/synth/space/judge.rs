@@ -140,10 +140,12 @@ impl Space {
         // without the others the bound is only weaker
         increases.truncate(u64::BITS as usize);
         let above = |d: Dim| (0..increases.len()).filter(|&i| graph.depends(increases[i].0, d)).fold(0u64, |set, i| set | 1 << i);
+        let is_unfold = |d: Dim| matches!(graph.prim(d), Prim::Unfold(..));
         let mut needs: Vec<u64> = state.sums.iter().map(|&s| above(s)).collect();
         for weight in &state.weights {
-            // a weight is multiplied in at once
-            let all = weight.iter().fold(0, |set, &d| set | above(d));
+            // a weight is multiplied in at once; a window that slides below its axis may come after
+            let own = |d: Dim| (0..increases.len()).filter(|&i| increases[i].0 == d).fold(0u64, |set, i| set | 1 << i);
+            let all = weight.iter().fold(0, |set, &d| set | above(d) & !(if is_unfold(d) { own(d) } else { 0 }));
             for (sum, need) in state.sums.iter().zip(&mut needs) {
                 if weight.iter().any(|&d| graph.depends(d, *sum)) {
                     *need |= all;
