@@ -297,6 +297,12 @@ impl<T: Tree> Search<T> {
     fn rollout(&mut self) -> Rollout {
         let (mut key, mut state) = self.root.clone();
         let mut path = Vec::new();
+        let afresh = self.constants.afresh / (self.constants.afresh + f64::from(self.stats.at(Place::All).n));
+        // once nothing was found so, the tree has its turn until something is learnt
+        let fruitless = self.fruitless.contains(&(key, None));
+        if afresh > 0.0 && !fruitless && self.rng.random::<f64>() < afresh {
+            return self.simulate(vec![Place::State(key)], &state, None);
+        }
         loop {
             self.open(key, &state);
             path.push(Place::State(key));

@@ -2,12 +2,26 @@
 
 use super::tree::{Arc, FinalId, Step, To, Tree};
 use crate::error::Result;
-use crate::synth::space::Child;
-use crate::synth::{Action, Operator, Partial, Space, Synthesizer, stable_hash};
+use crate::synth::space::{Axis, Child};
+use crate::synth::{Action, Operator, Partial, Size, Space, Synthesizer, stable_hash};
 use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
+
+/// [`Action::kind`] of sums.
+const REDUCE: u8 = 0;
+
+/// Walks of one draw from the root, and from elsewhere before a descent: some percent of them arrive, fewer in states that
+/// few operators have below them. Descents know no usual actions, but arrive where walks do not.
+const ROOT_WALKS: usize = 64;
+const WALKS: usize = 4;
+
+/// A draw below a state that may still take sums takes one more with this chance: walks take none.
+const MORE_SUMS: f64 = 0.5;
+
+/// The sum is one that convolutions have in this share of the cases, as in walks.
+const USUAL_SUMS: f64 = 0.7;
 
 /// A descent may take one action more than are needed with this chance, one more again with the same, and so on.
 const LONGER: f64 = 0.6;
@@ -89,50 +103,56 @@ impl Operators {
         arcs
     }
 
+    fn walk(&mut self, from: &Partial, n: usize, rng: &mut ChaCha8Rng) -> Option<FinalId> {
+        let operator = (0..n).find_map(|_| self.synthesizer.walk(Some(from), rng))?;
+        Some(self.meet(operator))
+    }
+
+    /// Does the step sum over a whole axis, a coefficient, or an axis over a coefficient?
+    fn is_usual(&self, step: Step) -> bool {
+        let Some(&Action::Reduce(size)) = self.actions.get(&step) else { return false };
+        let space = self.synthesizer.space();
+        let variables = space.variables();
+        let plain = |s: Size| variables.names().iter().any(|n| variables.size(n) == Some(s));
+        let part = |a: &Axis| plain(a.size.over(size)) && a.size.over(size).is_coefficient(variables);
+        plain(size) || space.shapes.data.iter().any(part)
+    }
+
     /// A random way down from a state, through listed arcs: a kind uniformly, then an arc of it. What leads nowhere is
     /// taken back, as long as the budget of states lasts.
-    fn descend(&mut self, from: &Partial, kind: Option<u8>, rng: &mut ChaCha8Rng) -> Option<FinalId> {
+    fn descend(&mut self, from: &Partial, rng: &mut ChaCha8Rng) -> Option<FinalId> {
         let slack = (0..).take_while(|_| rng.random_bool(LONGER)).count();
-        let mut most = self.synthesizer.space().options.depth;
-        if from.steps != usize::MAX {
-            most = most.min(from.n_actions + from.steps + slack + usize::from(kind.is_some()));
-        }
+        let most = from.n_actions.saturating_add(from.steps).saturating_add(slack);
         let mut trail: Vec<Stop> = Vec::new();
         let mut next = from.clone();
-        for n_listed in 0..MAX_LISTED {
+        for _ in 0..MAX_LISTED {
             let arcs = self.list(&next);
-            let of_kind = |a: &Arc<Partial>| n_listed > 0 || kind.is_none_or(|k| a.kind == k);
             let in_reach = |a: &Arc<Partial>| match &a.to {
-                To::Partial(next) => next.steps == usize::MAX || next.n_actions + next.steps <= most,
+                To::Partial(next) => next.n_actions.saturating_add(next.steps) <= most,
                 To::Final(_) => true,
             };
-            let left: Vec<usize> = (0..arcs.len()).filter(|&i| of_kind(&arcs[i]) && in_reach(&arcs[i])).collect();
+            let left: Vec<usize> = (0..arcs.len()).filter(|&i| in_reach(&arcs[i])).collect();
             trail.push(Stop { arcs, left });
-            loop {
+            next = loop {
                 let stop = trail.last_mut()?;
                 let arcs = &stop.arcs;
-                let finals = stop.left.iter().copied().filter(|&i| matches!(arcs[i].to, To::Final(_))).choose(rng);
-                if let Some(place) = finals
-                    && let To::Final(id) = arcs[place].to
-                    && rng.random_bool(FINISH)
-                {
-                    return Some(id);
+                let is_final = |&i: &usize| matches!(arcs[i].to, To::Final(_));
+                let mut place = stop.left.iter().copied().filter(is_final).choose(rng).filter(|_| rng.random_bool(FINISH));
+                if place.is_none() {
+                    let kinds: BTreeSet<u8> = stop.left.iter().map(|&i| arcs[i].kind).collect();
+                    let kind = kinds.into_iter().choose(rng);
+                    place = stop.left.iter().copied().filter(|&i| Some(arcs[i].kind) == kind).choose(rng);
                 }
-                let mut kinds: Vec<u8> = stop.left.iter().map(|&i| arcs[i].kind).collect();
-                kinds.sort_unstable();
-                kinds.dedup();
-                let Some(&kind) = kinds.choose(rng) else {
+                let Some(place) = place else {
                     trail.pop();
                     continue;
                 };
-                let place = stop.left.iter().copied().filter(|&i| arcs[i].kind == kind).choose(rng)?;
                 stop.left.retain(|&i| i != place);
                 match &arcs[place].to {
                     To::Final(id) => return Some(*id),
-                    To::Partial(state) => next = state.clone(),
+                    To::Partial(state) => break state.clone(),
                 }
-                break;
-            }
+            };
         }
         None
     }
@@ -195,10 +215,33 @@ impl Tree for Operators {
 
     fn sample(&mut self, from: &Partial, kind: Option<u8>, rng: &mut ChaCha8Rng) -> Option<FinalId> {
         if from.n_actions == 0 && kind.is_none() {
-            let operator = self.synthesizer.walk(None, rng)?;
-            return Some(self.meet(operator));
+            return self.walk(from, ROOT_WALKS, rng);
         }
-        self.descend(from, kind, rng)
+        let (mut state, mut kind) = (from.clone(), kind);
+        // walks take no sums but from the root on
+        while kind.is_some() || (state.n_actions > 0 && state.is_reducing()) {
+            let arcs = self.list(&state);
+            let needs_sums = arcs.iter().all(|a| a.kind == REDUCE);
+            let wanted = match kind.take() {
+                Some(kind) => kind,
+                None if needs_sums || rng.random_bool(MORE_SUMS) => REDUCE,
+                None => break,
+            };
+            let usual = wanted == REDUCE && rng.random_bool(USUAL_SUMS);
+            let of_kind = |a: &&Arc<Partial>| a.kind == wanted;
+            let is_usual = |a: &&Arc<Partial>| of_kind(a) && self.is_usual(a.step());
+            let arc = arcs.iter().filter(is_usual).filter(|_| usual).choose(rng);
+            match arc.or_else(|| arcs.iter().filter(of_kind).choose(rng)).map(|a| &a.to) {
+                Some(To::Partial(next)) => state = next.clone(),
+                Some(To::Final(id)) => return Some(*id),
+                None if wanted == REDUCE && !needs_sums => break,
+                None => return None,
+            }
+        }
+        match self.walk(&state, WALKS, rng) {
+            Some(id) => Some(id),
+            None => self.descend(&state, rng),
+        }
     }
 }
 

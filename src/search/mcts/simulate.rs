@@ -75,9 +75,9 @@ impl<T: Tree> Search<T> {
         let most = self.constants.max_draws;
         let mut n = self.n_draws(wanted);
         let hopeless = !self.draws.contains(&true);
-        let mut n_rounds = 0;
+        let (mut n_rounds, mut n_spent) = (0, 0);
         let (mut found, mut new) = (Vec::new(), BTreeSet::new());
-        while found.is_empty() && if hopeless { n <= most } else { n_rounds < self.constants.retries } {
+        while found.is_empty() && if hopeless { n_spent + n <= most } else { n_rounds < self.constants.retries } {
             for _ in 0..n.min(most) {
                 let id = self.tree.sample(state, kind, &mut self.rng);
                 self.draws.push_back(id.is_some());
@@ -93,7 +93,7 @@ impl<T: Tree> Search<T> {
                     break;
                 }
             }
-            n_rounds += 1;
+            (n_rounds, n_spent) = (n_rounds + 1, n_spent + n);
             n = self.more_draws(n);
         }
         found
