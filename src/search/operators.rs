@@ -214,6 +214,24 @@ impl Tree for Operators {
     }
 
     fn sample(&mut self, from: &Partial, kind: Option<u8>, rng: &mut ChaCha8Rng) -> Option<FinalId> {
+        let id = self.draw(from, kind, rng)?;
+        let refused = self.is_one_way(id) && rng.random_bool(self.synthesizer.refuse_one_way);
+        (!refused).then_some(id)
+    }
+}
+
+impl Operators {
+    /// Does the operator leave some of the places as they are? As in [`Synthesizer::refuse_one_way`].
+    fn is_one_way(&self, id: FinalId) -> bool {
+        let (Some(operator), shapes) = (self.met.get(&id), &self.synthesizer.space().shapes) else { return false };
+        let moves = |place: usize| {
+            let place = operator.outputs()[place];
+            operator.data().iter().any(|&d| d != place && operator.graph().depends(d, place))
+        };
+        shapes.places.iter().any(|&p| !moves(p))
+    }
+
+    fn draw(&mut self, from: &Partial, kind: Option<u8>, rng: &mut ChaCha8Rng) -> Option<FinalId> {
         if from.n_actions == 0 && kind.is_none() {
             return self.walk(from, ROOT_WALKS, rng);
         }
