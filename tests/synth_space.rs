@@ -351,3 +351,16 @@ fn a_rule_that_is_off_refuses_nothing() {
     space.options.off = RuleSet::of(Rule::ALL);
     assert_eq!(space.check(&root, &weight), Ok(()));
 }
+
+#[test]
+fn slots_that_keep_their_channels_have_convolutions_too() {
+    let slot = Binding::of(&[("N", 1), ("Ci", 16), ("Co", 16), ("H", 28), ("W", 28), ("k", 3)]);
+    let mut space = Space::of_conv(vec![slot], &["k".to_string()], 8, 2).unwrap();
+    for text in [
+        "y[n:N, o:Ci, h:H, w:W] = sum[c:Ci, i:k, j:k] x[n, c, unfold(h, i), unfold(w, j)] * w1[o, c, i, j]",
+        "y[n:N, o:Ci, h:H, w:W] = sum[c:Ci, i:k, j:k] x[n, c, unfold(h, i), unfold(w, j)] * w1[c, i, j] * w2[o, c]",
+        "y[n:N, o:Ci, h:H, w:W] = sum[i:k, j:k] x[n, o, unfold(h, i), unfold(w, j)] * w1[o, i, j]",
+    ] {
+        space.path(&Operator::parse(text).unwrap()).unwrap();
+    }
+}

@@ -17,6 +17,7 @@ pub mod operators;
 pub mod probe;
 mod progress;
 pub mod propose;
+pub mod rediscover;
 pub mod reward;
 pub mod slots;
 pub mod tree;

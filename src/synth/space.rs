@@ -118,9 +118,10 @@ impl Space {
         if bindings.is_empty() {
             return invalid("no slot to fill: name at least one in [slots]");
         }
-        // where every slot keeps its channels, Ci and Co are one variable, and depthwise weights become possible
+        // where every slot keeps its channels, Ci and Co are one variable, used as often as both, and depthwise weights become possible
         let same_channels = bindings.iter().all(|b| b.0.get("Ci") == b.0.get("Co"));
-        let mut most = vec![("N", 0), ("Ci", 2), ("Co", 2), ("H", 0), ("W", 0)];
+        let (ci, co) = if same_channels { (4, 0) } else { (2, 2) };
+        let mut most = vec![("N", 0), ("Ci", ci), ("Co", co), ("H", 0), ("W", 0)];
         most.extend(coefficients.iter().map(|c| (c.as_str(), COEFFICIENT_USES)));
         let mut sizes = Sizes::new(&most, &bindings)?;
         sizes.max_variables = 3;
