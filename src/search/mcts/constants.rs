@@ -89,7 +89,7 @@ impl Default for Constants {
             max_rollouts: 300,
             retries: 1,
             max_draws: 32,
-            probe: 20,
+            probe: 100,
             max_nodes: 4_000,
             ..Constants::syno()
         }
