@@ -193,7 +193,7 @@ impl<T: Tree> Search<T> {
     pub fn tell(&mut self, ticket: &Ticket, reward: f64) {
         let Some(flight) = self.flights.remove(&ticket.number) else { return };
         self.land(&flight.path);
-        if !(reward >= 0.0) {
+        if reward.is_nan() || reward < 0.0 {
             self.fates.insert(flight.id, Fate::Refused);
             return;
         }
