@@ -221,7 +221,7 @@ names! {
     /// How operators are proposed.
     Proposals {
         /// Tree search over partial operators: it learns from every trial.
-        Tree = "tree",
+        Mcts = "mcts",
         /// Regularised evolution of the operators tried.
         Evolution = "evolution",
         /// Walks at random, nothing learnt.
@@ -265,7 +265,7 @@ impl Default for Backbone {
 impl Default for Operators {
     fn default() -> Self {
         let coefficients = [("k", 3), ("g", 4), ("s", 2)].map(|(name, value)| (name.to_string(), value));
-        Operators { max_depth: 10, max_weights: 2, strategy: Proposals::Random, start: Vec::new(), coefficients: coefficients.into() }
+        Operators { max_depth: 10, max_weights: 2, strategy: Proposals::Mcts, start: Vec::new(), coefficients: coefficients.into() }
     }
 }
 

@@ -39,7 +39,7 @@ enum Method {
 
 enum Searcher<T: Tree> {
     Tree(Box<Search<T>>),
-    Other(Evolution<T>),
+    Other(Box<Evolution<T>>),
 }
 
 pub trait Problem: Tree {
@@ -68,8 +68,8 @@ fn run<P: Problem>(method: Method, rule: Rule, n: usize, seed: u64) -> Trace {
     let scale = tree.scale();
     let mut searcher = match method {
         Method::Tree(constants) => Searcher::Tree(Box::new(Search::new(tree, constants, seed))),
-        Method::Evolution => Searcher::Other(Evolution::new(tree, seed)),
-        Method::Random => Searcher::Other(Evolution::random(tree, seed)),
+        Method::Evolution => Searcher::Other(Box::new(Evolution::new(tree, seed))),
+        Method::Random => Searcher::Other(Box::new(Evolution::random(tree, seed))),
     };
     let mut front = Front::new(scale);
     let mut points: BTreeMap<FinalId, Point> = BTreeMap::new();

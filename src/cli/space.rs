@@ -37,7 +37,7 @@ pub(super) struct SynthArgs {
     /// List the known operators by name
     #[arg(long)]
     library: bool,
-    /// How they are found: `random` walks, or a `tree` search for few multiply-adds
+    /// How they are found: `random` walks, or `mcts`, a tree search for few multiply-adds
     #[arg(long, default_value = "random")]
     strategy: String,
     /// Print on stderr what was refused and why, and how fast it went
@@ -125,8 +125,8 @@ pub(super) fn synth(args: &SynthArgs) -> Result<Exit> {
     let original = slots.model(None, 1)?;
     let strategy = match args.strategy.as_str() {
         "random" => Proposals::Random,
-        "tree" => Proposals::Tree,
-        other => return invalid(format!("--strategy: {other:?} is unknown: use random or tree")),
+        "mcts" => Proposals::Mcts,
+        other => return invalid(format!("--strategy: {other:?} is unknown: use random or mcts")),
     };
     let mut proposer = Proposer::new(strategy, slots.space(&spec)?, args.seed.unwrap_or(spec.seed))?;
     let start = Instant::now();
@@ -150,7 +150,7 @@ pub(super) fn synth(args: &SynthArgs) -> Result<Exit> {
         n += 1;
         let ratio = macs as f64 / original.slot_macs() as f64;
         rewards.insert(Operators::id_of(&operator), (1.0 - ratio).max(0.0));
-        if strategy == Proposals::Tree {
+        if strategy == Proposals::Mcts {
             proposer.tell(&rewards);
         }
         let id = operator.id();

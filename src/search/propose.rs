@@ -29,7 +29,7 @@ impl Proposer {
     pub fn new(strategy: Proposals, space: Space, seed: u64) -> Result<Proposer> {
         let tree = Operators::new(space)?;
         Ok(match strategy {
-            Proposals::Tree => Proposer::Tree { search: Box::new(Search::new(tree, Constants::default(), seed)), tickets: BTreeMap::new() },
+            Proposals::Mcts => Proposer::Tree { search: Box::new(Search::new(tree, Constants::default(), seed)), tickets: BTreeMap::new() },
             Proposals::Evolution => Proposer::Evolution(Box::new(Evolution::new(tree, seed))),
             Proposals::Random => Proposer::Evolution(Box::new(Evolution::random(tree, seed))),
         })
