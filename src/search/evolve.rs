@@ -44,11 +44,6 @@ impl<T: Tree> Evolution<T> {
         &mut self.tree
     }
 
-    /// Says that a final was asked in an earlier session.
-    pub fn replay(&mut self, id: FinalId) {
-        self.asked.insert(id);
-    }
-
     /// The next final to evaluate, each once; `None` when 3,000 tries gave nothing new.
     pub fn ask(&mut self) -> Option<FinalId> {
         for _ in 0..MAX_TRIES {

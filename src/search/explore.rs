@@ -87,12 +87,12 @@ impl Study<'_> {
         let (Some(slots), Some(accuracy)) = (baseline.slots, baseline.proxy_accuracy) else { return Ok(()) };
         let least = accuracy - self.spec.budget.accuracy_drop / 100.0 - HOPELESS_ACCURACY;
         let mut front = Front::new(Scale { baseline: Point { secs: slots.median_secs, accuracy }, least });
-        let mut points = Vec::new();
+        let (mut points, mut failed) = (Vec::new(), Vec::new());
         for trial in self.store.trials()? {
             let id = Operators::id_of(&Operator::parse(&trial.operator)?);
             match (trial.state, trial.slots) {
                 (State::Waiting | State::Running, _) => {}
-                (State::Failed, _) => self.proposer.refuse(&Operator::parse(&trial.operator)?),
+                (State::Failed, _) => failed.push(Operator::parse(&trial.operator)?),
                 (_, Some(secs)) => {
                     // a training that was given up has the accuracy that it had come to
                     let last = || Ok::<_, Error>(self.store.epochs(trial.number)?.last().map_or(0.0, |e| e.accuracy));
@@ -107,8 +107,11 @@ impl Study<'_> {
             front.push(p);
         }
         let rewards = front.rewards(points.iter().map(|p| p.1));
-        self.proposer.tell(&points.iter().map(|p| p.0).zip(rewards).collect());
-        Ok(())
+        failed.retain(|operator| !self.refused.contains(&Operators::id_of(operator)));
+        for operator in &failed {
+            self.refuse(operator)?;
+        }
+        self.tell(points.iter().map(|p| p.0).zip(rewards).collect())
     }
 
     /// The next operator within the budgets, with its row in the store.
@@ -128,17 +131,12 @@ impl Study<'_> {
                 break;
             }
             self.check_stop()?;
-            let Some(operator) = self.proposer.ask() else {
-                chances -= 1;
-                continue;
+            let judge = |study: &mut Self, operator: &Operator| match study.within_budget(operator, &baseline) {
+                Ok(proposal) => Ok(proposal),
+                Err(_) => study.store.add_counts(PRUNED, [("a size does not divide", 1)]).map(|()| None),
             };
-            match self.within_budget(&operator, &baseline) {
-                Ok(Some(proposal)) => self.pool.push(proposal),
-                Ok(None) => self.proposer.refuse(&operator),
-                Err(_) => {
-                    self.proposer.refuse(&operator);
-                    self.store.add_counts(PRUNED, [("a size does not divide", 1)])?;
-                }
+            if self.ask(judge)?.is_none() {
+                chances -= 1;
             }
         }
         self.store.add_counts(PRUNED, self.proposer.take_refused())?;
@@ -150,7 +148,7 @@ impl Study<'_> {
         let proposal = self.pool.remove(best);
         let operator = Operator::parse(&proposal.operator)?;
         if self.is_known(&operator)? {
-            self.proposer.refuse(&operator);
+            self.refuse(&operator)?;
             return self.propose();
         }
         self.enter(&proposal, &operator)
@@ -182,7 +180,7 @@ impl Study<'_> {
     }
 
     /// A proposal of an operator that is new and keeps the budgets; what is refused is counted.
-    fn within_budget(&self, operator: &Operator, baseline: &Baseline) -> Result<Option<Proposal>> {
+    pub(super) fn within_budget(&self, operator: &Operator, baseline: &Baseline) -> Result<Option<Proposal>> {
         if self.store.find(&operator.id())?.is_some() {
             return Ok(None);
         }

@@ -10,6 +10,7 @@ pub mod evaluate;
 pub mod evolve;
 mod explore;
 mod finals;
+mod journal;
 pub mod machine;
 pub mod mcts;
 pub mod model;
@@ -39,7 +40,7 @@ use operators::Operators;
 use progress::Progress;
 use propose::{MAX_BARREN, Proposer};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -140,6 +141,12 @@ pub struct Study<'a> {
     proposer: Proposer,
     /// Operators asked for and not tried yet.
     pool: Vec<Proposal>,
+    /// The rewards that the proposer was told last.
+    told: BTreeMap<tree::FinalId, f64>,
+    /// Operators that the proposer was told are no good.
+    refused: BTreeSet<tree::FinalId>,
+    /// Events in the proposer's journal.
+    n_events: u64,
     rates: Rates,
     progress: Progress,
     stop: Arc<AtomicBool>,
@@ -152,13 +159,11 @@ impl<'a> Study<'a> {
     /// A spec whose slots, operators or space do not fit together.
     pub fn new(spec: Spec, store: Store, evaluator: &'a mut dyn Evaluator, stop: Arc<AtomicBool>, quiet: bool) -> Result<Study<'a>> {
         let slots = Slots::of(&spec)?;
-        let mut proposer = Proposer::new(spec.operator.strategy, slots.space(&spec)?, spec.seed)?;
-        for trial in store.trials()? {
-            proposer.replay(Operator::parse(&trial.operator)?);
-        }
+        let proposer = Proposer::new(spec.operator.strategy, slots.space(&spec)?, spec.seed)?;
         let rates = store.fact("rates")?.unwrap_or_default();
         let small = lower::small_bindings(&slots.bindings(1)).unwrap_or_default();
-        Ok(Study { spec, store, evaluator, slots, small, proposer, pool: Vec::new(), rates, progress: Progress::new(quiet), stop })
+        let (pool, told, refused, progress) = (Vec::new(), BTreeMap::new(), BTreeSet::new(), Progress::new(quiet));
+        Ok(Study { spec, store, evaluator, slots, small, proposer, pool, told, refused, n_events: 0, rates, progress, stop })
     }
 
     /// Searches until the budget is spent, then settles the winner.
@@ -186,6 +191,7 @@ impl<'a> Study<'a> {
 
     fn search(&mut self) -> Result<Outcome> {
         self.baseline_quick()?;
+        self.replay()?;
         let stop = self.explore()?;
         self.progress.say(format!("exploring ended: {stop}"));
         let winner = self.settle()?;

@@ -63,19 +63,6 @@ impl Proposer {
         self.tree().operator(id).cloned()
     }
 
-    /// Says that an operator was asked before, in an earlier session.
-    pub fn replay(&mut self, operator: Operator) {
-        let id = self.tree_mut().meet(operator);
-        match self {
-            Proposer::Tree { search, tickets } => {
-                if let Some(ticket) = search.replay(id) {
-                    tickets.insert(id, ticket);
-                }
-            }
-            Proposer::Evolution(evolution) => evolution.replay(id),
-        }
-    }
-
     /// This operator will not be evaluated: it is no good whatever its numbers.
     pub fn refuse(&mut self, operator: &Operator) {
         let id = Operators::id_of(operator);
