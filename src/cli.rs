@@ -1,15 +1,17 @@
 //! The command line: one subcommand per room. stdout is data, stderr is talk.
 
+mod space;
+
 use crate::error::{Context, Error, Result, invalid};
 use crate::lower::{self, Epilogue};
 use crate::report::{self, Format, View};
 use crate::search::evaluate::{Evaluator, Job};
 use crate::search::machine::Machine;
+use crate::search::probe::probe;
 use crate::search::{self, Slots, Study};
 use crate::spec::{Spec, refuse};
 use crate::store::Store;
-use crate::synth::library::LIBRARY;
-use crate::synth::{Binding, Operator, Synthesizer, library};
+use crate::synth::{Binding, Operator, library};
 use crate::train::Outcome;
 use crate::tune::measure::TOLERANCE;
 use crate::tune::{Best, Limits, LocalRunner, Options, StrategyKind, Task, Tuner, verify};
@@ -60,9 +62,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     /// Show a spec as it is understood: defaults filled in, slots, costs of the original
-    Check(CheckArgs),
+    Check(space::CheckArgs),
     /// Synthesize operators for a spec's slots, one line each
-    Synth(SynthArgs),
+    Synth(space::SynthArgs),
     /// Print what an operator computes, in one of six forms
     Lower(LowerArgs),
     /// Find a fast schedule of one operator on this machine
@@ -83,32 +85,6 @@ enum Role {
     Compile,
     Measure,
     Train,
-}
-
-#[derive(Args)]
-struct CheckArgs {
-    spec: PathBuf,
-}
-
-#[derive(Args)]
-struct SynthArgs {
-    /// The request; without it, `--library` lists the known operators
-    #[arg(required_unless_present = "library")]
-    spec: Option<PathBuf>,
-    /// How many
-    #[arg(short, default_value_t = 10)]
-    n: usize,
-    /// Instead of the spec's
-    #[arg(long)]
-    seed: Option<u64>,
-    /// List the known operators by name
-    #[arg(long)]
-    library: bool,
-    /// Print on stderr why walks ended without an operator
-    #[arg(long)]
-    stats: bool,
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
 }
 
 #[derive(Args)]
@@ -252,8 +228,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit> {
         }
     };
     match cli.verb {
-        Verb::Check(args) => check(&args),
-        Verb::Synth(args) => synth(&args),
+        Verb::Check(args) => space::check(&args),
+        Verb::Synth(args) => space::synth(&args),
         Verb::Lower(args) => lower_verb(&args),
         Verb::Tune(args) => tune_verb(&args),
         Verb::Train(args) => train_verb(&args),
@@ -289,33 +265,9 @@ fn worker(role: Role) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn check(args: &CheckArgs) -> Result<Exit> {
-    let spec = Spec::load(&args.spec)?;
-    let slots = slots_of(&spec, &args.spec)?;
-    slots.space(&spec)?;
-    for start in &spec.operator.start {
-        let fits = library::resolve(start).and_then(|operator| slots.model(Some(&operator), 1));
-        fits.map_err(|e| refuse(&args.spec, "operator.start", format!("{start}: {e}")))?;
-    }
-    let model = slots.model(None, 1)?;
-    put(&spec.print())?;
-    let mut text = format!(
-        "\n# {}: {} kernels, slots {} MACs, {} parameters\n",
-        slots.backbone.name,
-        model.calls.len(),
-        model.slot_macs(),
-        model.slot_params()
-    );
-    for (slot, replaced) in slots.slots.iter().zip(&slots.replaced) {
-        text += &format!(
-            "# slot {}: {}{}\n",
-            slot.name,
-            slots.binding(slot, i64::from(spec.target.batch)),
-            if *replaced { "" } else { "  (kept)" }
-        );
-    }
-    put(&text)?;
-    Ok(Exit::Done)
+/// Ends with the reason where a spec's space holds no operator within its budgets.
+fn probed(spec: &Spec, slots: &Slots, file: &Path) -> Result<()> {
+    probe(slots, spec)?.map_or(Ok(()), |fault| Err(refuse(file, fault.key, fault.message)))
 }
 
 /// The slots of a spec, faults told with file and line.
@@ -324,60 +276,6 @@ fn slots_of(spec: &Spec, file: &Path) -> Result<Slots> {
         Error::Invalid(message) if message.starts_with("[slots]") => refuse(file, "slots.layers", message),
         other => other,
     })
-}
-
-fn synth(args: &SynthArgs) -> Result<Exit> {
-    let Some(file) = args.spec.as_ref().filter(|_| !args.library) else {
-        let width = LIBRARY.iter().map(|e| e.0.len()).max().unwrap_or(0);
-        if args.format == Format::Csv {
-            put("name,what,text\n")?;
-        }
-        for (name, what, text) in LIBRARY {
-            put(&match args.format {
-                Format::Table => format!("{name:width$}  {what}\n{:width$}  {text}\n", ""),
-                Format::Json => format!("{}\n", serde_json::json!({"version": 1, "name": name, "what": what, "text": text})),
-                Format::Csv => format!("{name},\"{what}\",\"{text}\"\n"),
-            })?;
-        }
-        return Ok(Exit::Done);
-    };
-    let spec = Spec::load(file)?;
-    let slots = slots_of(&spec, file)?;
-    let original = slots.model(None, 1)?;
-    let mut synthesizer = Synthesizer::new(slots.space(&spec)?, args.seed.unwrap_or(spec.seed))?;
-    let mut n = 0;
-    if args.format == Format::Csv {
-        put("id,macs,params,text\n")?;
-    }
-    while n < args.n {
-        let Some(operator) = synthesizer.next() else { break };
-        let Ok(model) = slots.model(Some(&operator), 1) else { continue };
-        let (macs, params) = (model.slot_macs(), model.slot_params());
-        if macs as f64 > original.slot_macs() as f64 * spec.budget.flops_ratio {
-            continue;
-        }
-        n += 1;
-        let id = operator.id();
-        put(&match args.format {
-            Format::Table => format!(
-                "{id}  {:5.3} MACs  {:5.3} params  {operator}\n",
-                macs as f64 / original.slot_macs() as f64,
-                params as f64 / original.slot_params() as f64
-            ),
-            Format::Json => format!(
-                "{}\n",
-                serde_json::json!({"version": 1, "id": id, "n_macs": macs, "n_params": params, "text": operator.to_string()})
-            ),
-            Format::Csv => format!("{id},{macs},{params},\"{operator}\"\n"),
-        })?;
-    }
-    if args.stats {
-        eprintln!("{} walks, {n} operators; walks that ended without one:", synthesizer.n_walks);
-        for (reason, count) in &synthesizer.refused {
-            eprintln!("{count:10}  {reason}");
-        }
-    }
-    Ok(if n == 0 { Exit::Nothing } else { Exit::Done })
 }
 
 fn read_operator(given: &str) -> Result<Operator> {
@@ -609,7 +507,7 @@ fn search_verb(args: &SearchArgs) -> Result<Exit> {
     spec.budget.trials = args.trials.or(spec.budget.trials);
     spec.seed = args.seed.unwrap_or(spec.seed);
     spec.check()?;
-    slots_of(&spec, &args.spec)?;
+    probed(&spec, &slots_of(&spec, &args.spec)?, &args.spec)?;
     let work = interruptible()?;
     let store = Store::open_or_create(&args.store, &spec)?;
     let mut machine = Machine::new(&spec, &args.store, work.stop.clone())?;

@@ -68,6 +68,8 @@ pub struct Operators {
     pub max_depth: u32,
     /// Most weight tensors in one operator, 1 to 3.
     pub max_weights: u32,
+    /// How new ones are proposed.
+    pub strategy: Proposals,
     /// Operators evaluated first: names from the library or operator texts.
     pub start: Vec<String>,
     /// Small constants that sizes may use, and may be divided by: name to value, 1 to 64.
@@ -216,6 +218,18 @@ names! {
 }
 
 names! {
+    /// How operators are proposed.
+    Proposals {
+        /// Tree search over partial operators: it learns from every trial.
+        Mcts = "mcts",
+        /// Regularised evolution of the operators tried.
+        Evolution = "evolution",
+        /// Walks at random, nothing learnt.
+        Random = "random",
+    }
+}
+
+names! {
     /// How schedules are proposed.
     Strategy {
         /// Samples of the space, nothing learnt.
@@ -251,7 +265,7 @@ impl Default for Backbone {
 impl Default for Operators {
     fn default() -> Self {
         let coefficients = [("k", 3), ("g", 4), ("s", 2)].map(|(name, value)| (name.to_string(), value));
-        Operators { max_depth: 10, max_weights: 2, start: Vec::new(), coefficients: coefficients.into() }
+        Operators { max_depth: 10, max_weights: 2, strategy: Proposals::Mcts, start: Vec::new(), coefficients: coefficients.into() }
     }
 }
 
@@ -562,6 +576,7 @@ impl<'a> Source<'a> {
             let names = match path.as_str() {
                 "backbone.name" => Network::NAMES,
                 "data.name" => DataSet::NAMES,
+                "operator.strategy" => Proposals::NAMES,
                 "tune.strategy" => Strategy::NAMES,
                 _ => continue,
             };

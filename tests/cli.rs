@@ -48,6 +48,8 @@ fn a_spec_is_shown_with_its_slots_and_gives_operators() {
     let spec = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/demo.toml");
     let shown = done(&["check", spec], "");
     assert!(shown.contains("[budget]") && shown.contains("# slot block1.conv1: "), "{shown}");
+    assert!(shown.ends_with("more than 100000 states\n"), "{shown}");
+    shown.parse::<toml::Table>().expect("what is shown is a spec");
     let lines = done(&["synth", spec, "-n", "5", "--format", "json"], "");
     assert_eq!(lines.lines().count(), 5);
     for line in lines.lines() {
@@ -56,6 +58,59 @@ fn a_spec_is_shown_with_its_slots_and_gives_operators() {
         assert!(again.starts_with(row["id"].as_str().unwrap()), "{again}");
     }
     assert_eq!(lines, done(&["synth", spec, "-n", "5", "--format", "json"], ""), "the same seed gives the same operators");
+}
+
+#[test]
+fn a_small_space_is_counted_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = folder.path().join("s.toml");
+    std::fs::write(&spec, "[operator]\nmax_depth = 3\n").unwrap();
+    let output = syntune(&["check", spec.to_str().unwrap(), "--stats"], "");
+    let shown = String::from_utf8(output.stdout).unwrap();
+    let mut rows = shown.lines().skip_while(|l| !l.starts_with("# actions")).map(|l| l.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(rows.next().unwrap(), ["#", "actions", "states", "offered", "taken", "operators", "new"]);
+    let rows: Vec<_> = rows.collect();
+    assert_eq!(rows[0][..3], ["#", "0", "1"]);
+    assert_eq!(rows.len(), 5, "{shown}");
+    let found = done(&["synth", spec.to_str().unwrap(), "-n", "2"], "").lines().count().to_string();
+    assert_eq!(rows[3][5..], [&found, &found], "{shown}");
+    assert_eq!(rows[4].join(" "), format!("# {found} operators in all"));
+    // every action offered is taken or refused by a rule
+    let sum = |column: usize| rows[..4].iter().map(|r| r[column].parse::<u64>().unwrap()).sum::<u64>();
+    let refusals = String::from_utf8(output.stderr).unwrap();
+    let counts = refusals.lines().map(|l| l.split_whitespace().next().unwrap().parse::<u64>().unwrap()).sum::<u64>();
+    assert!(refusals.contains("too far from the data's shape") && counts >= sum(3) - sum(4), "{refusals}");
+}
+
+#[test]
+fn a_spec_that_no_operator_fits_ends_with_the_constraint_that_kills_its_space() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = folder.path().join("s.toml");
+    let shallow = "slots.layers = [\"block3.conv1\"]\n[operator]\nmax_depth = 5\ncoefficients = { k = 3 }\n[budget]\n";
+    for (text, parts) in [
+        ("[operator]\nmax_depth = 1\n".to_string(), vec!["s.toml:2", "operator.max_depth", "too far from the data", "at least 3"]),
+        (
+            "[operator]\nmax_depth = 2\ncoefficients = { k = 3, g = 5 }\n".into(),
+            vec!["s.toml:2", "operator.max_depth", "no exchange between places", "divide no axis in every slot: g = 5", "at least 3"],
+        ),
+        (format!("{shallow}flops_ratio = 0.5\n"), vec!["s.toml:6", "budget.flops_ratio", "of all 42 operators", "at least 0.8579"]),
+        (format!("{shallow}params_ratio = 1e-6\n"), vec!["s.toml:6", "budget.params_ratio", "of all 42 operators", "at least 0.0003"]),
+        (
+            format!("{shallow}flops_ratio = 0.859\nparams_ratio = 0.005\n"),
+            vec!["s.toml:7", "budget.params_ratio", "contradicts flops_ratio = 0.859", "at least 0.0053", "at least 0.8594"],
+        ),
+    ] {
+        std::fs::write(&spec, &text).unwrap();
+        for verb in ["check", "synth"] {
+            let error = refused(&[verb, spec.to_str().unwrap()]);
+            for part in &parts {
+                assert!(error.contains(part), "{part:?} is missing in: {error}");
+            }
+        }
+    }
+    // the way out that is named leads out
+    std::fs::write(&spec, format!("{shallow}flops_ratio = 0.859\nparams_ratio = 0.0053\n")).unwrap();
+    assert_eq!(done(&["synth", spec.to_str().unwrap(), "-n", "1"], "").lines().count(), 1);
 }
 
 #[test]

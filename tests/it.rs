@@ -1,13 +1,20 @@
 //! One integration binary, one file per room, in walk order.
 
 mod cli;
+mod fingerprint;
+mod ids;
 mod layers;
 mod lower;
+mod mcts;
 mod report;
 mod search;
 mod spec;
 mod store;
+mod syno_operators;
 mod synth;
+mod synth_arithmetic;
+mod synth_distance;
+mod synth_space;
 #[cfg(feature = "tvm")]
 mod te;
 #[cfg(feature = "torch")]

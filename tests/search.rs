@@ -2,6 +2,7 @@
 
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use syntune::error::{Error, Result};
@@ -337,4 +338,23 @@ fn a_model_names_the_slot_that_an_operator_does_not_fit() {
     assert!(message.contains("block3") || message.contains("widen3"), "{message}");
     assert!(message.contains("H/s") && message.contains("7/2"), "{message}");
     let _: Result<Model> = slots.model(Some(&odd), 1);
+}
+
+#[test]
+fn known_operators_are_found_again_by_walks_that_do_not_know_them() {
+    use syntune::search::rediscover::rediscover;
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/rediscover.toml");
+    let spec = Spec::load(file).unwrap();
+    let space = Slots::of(&spec).unwrap().space(&spec).unwrap();
+    let mut found = Vec::new();
+    let wanted = ["conv1x1", "shift", "conv"].map(|name| (name, name));
+    let missing = rediscover(space, spec.seed, &wanted, 1500, &mut |f| found.push((f.name.clone(), f.operator.clone(), f.n_drawn)));
+    assert_eq!(missing.unwrap(), Vec::<String>::new(), "{found:?}");
+    assert!(found.is_sorted_by_key(|f| f.2));
+    let small = syntune::lower::small_bindings(&Slots::of(&spec).unwrap().space(&spec).unwrap().bindings).unwrap();
+    for (name, operator, _) in &found {
+        let known = syntune::synth::library::resolve(name).unwrap();
+        let function = |o| syntune::lower::fingerprint(o, &small).unwrap();
+        assert_eq!(function(operator), function(&known), "{name}: {operator}");
+    }
 }

@@ -6,25 +6,11 @@ use std::collections::HashMap;
 
 /// Runs a nest on row-major f32 data: one slice per input and weight, in the order of the nest's tensors.
 /// Returns the output, row-major. Sums are accumulated in f64 and rounded once per stage.
+///
+/// # Errors
+/// Not one slice per input and weight, or one of another length than its tensor.
 pub fn interp(nest: &LoopNest, arguments: &[&[f32]]) -> Result<Vec<f32>> {
-    let given: Vec<usize> = (0..nest.tensors.len()).filter(|&t| matches!(nest.tensors[t].role, Role::Input | Role::Weight)).collect();
-    if given.len() != arguments.len() {
-        return invalid(format!("the nest takes {} tensors, {} given: pass every input and weight in order", given.len(), arguments.len()));
-    }
-    let mut data: Vec<Vec<f32>> = vec![Vec::new(); nest.tensors.len()];
-    for (&t, values) in given.iter().zip(arguments) {
-        let tensor = &nest.tensors[t];
-        if values.len() != tensor.n_elements() {
-            return invalid(format!(
-                "{} has {} elements, {} given: pass its shape {:?}",
-                tensor.name,
-                tensor.n_elements(),
-                values.len(),
-                tensor.shape
-            ));
-        }
-        data[t] = values.to_vec();
-    }
+    let mut data: Vec<Vec<f32>> = given(nest, arguments)?.into_iter().map(|values| values.unwrap_or_default().to_vec()).collect();
     for stage in &nest.stages {
         data[stage.output] = run(nest, stage, &data);
     }
@@ -37,30 +23,31 @@ pub fn interp(nest: &LoopNest, arguments: &[&[f32]]) -> Result<Vec<f32>> {
 /// # Errors
 /// As [`interp`]; also for a position outside the output.
 pub fn interp_at(nest: &LoopNest, arguments: &[&[f32]], positions: &[usize]) -> Result<Vec<f32>> {
-    let given: Vec<usize> = (0..nest.tensors.len()).filter(|&t| matches!(nest.tensors[t].role, Role::Input | Role::Weight)).collect();
-    let mut data: Vec<Option<&[f32]>> = vec![None; nest.tensors.len()];
-    if given.len() != arguments.len() {
-        return invalid(format!("the nest takes {} tensors, {} given: pass every input and weight in order", given.len(), arguments.len()));
-    }
-    for (&t, &values) in given.iter().zip(arguments) {
-        let tensor = &nest.tensors[t];
-        if values.len() != tensor.n_elements() {
-            return invalid(format!(
-                "{} has {} elements, {} given: pass its shape {:?}",
-                tensor.name,
-                tensor.n_elements(),
-                values.len(),
-                tensor.shape
-            ));
-        }
-        data[t] = Some(values);
-    }
+    let data = given(nest, arguments)?;
     let n = nest.tensors[nest.output()].n_elements();
     if let Some(&outside) = positions.iter().find(|&&p| p >= n) {
         return invalid(format!("position {outside} of an output of {n} elements: positions count from 0"));
     }
     let mut known = HashMap::new();
     Ok(positions.iter().map(|&p| element(nest, nest.output(), p, &data, &mut known) as f32).collect())
+}
+
+/// The argument of every tensor that has one.
+fn given<'a>(nest: &LoopNest, arguments: &[&'a [f32]]) -> Result<Vec<Option<&'a [f32]>>> {
+    let given: Vec<usize> = (0..nest.tensors.len()).filter(|&t| matches!(nest.tensors[t].role, Role::Input | Role::Weight)).collect();
+    if given.len() != arguments.len() {
+        return invalid(format!("the nest takes {} tensors, {} given: pass every input and weight in order", given.len(), arguments.len()));
+    }
+    let mut data = vec![None; nest.tensors.len()];
+    for (&t, &values) in given.iter().zip(arguments) {
+        let tensor = &nest.tensors[t];
+        let (n, shape) = (tensor.n_elements(), &tensor.shape);
+        if values.len() != n {
+            return invalid(format!("{} has {n} elements, {} given: pass its shape {shape:?}", tensor.name, values.len()));
+        }
+        data[t] = Some(values);
+    }
+    Ok(data)
 }
 
 fn element(nest: &LoopNest, tensor: usize, position: usize, data: &[Option<&[f32]>], known: &mut HashMap<(usize, usize), f32>) -> f64 {

@@ -1,6 +1,7 @@
 //! What one operator computes: loop nests, their interpreter, and their forms in TE and torch.
 
 mod contract;
+pub mod fingerprint;
 pub mod index;
 pub mod interp;
 pub mod layout;
@@ -23,8 +24,9 @@ pub mod torch;
 pub mod torch;
 mod torch_py;
 
+pub use fingerprint::{Fingerprint, fingerprint, small_bindings};
 pub use interp::{interp, interp_at};
 pub use layout::channels_last;
 pub use loops::{Access, Epilogue, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor};
-pub use stage::{lower, lower_flat};
+pub use stage::{cost, lower, lower_flat, stagings};
 pub use torch_py::torch_py;

@@ -1,19 +1,45 @@
 //! From an operator to its loop nest: which stages compute it, and with which indices (Syno, sections 6.2 and 6.3).
 //!
 //! A *cut* is the set of dims that index the tensor computed so far: first the data's axes, at the end the outputs.
-//! Each stage multiplies a group of weights in, opens the dims that those weights name, and sums every reduction that
-//! nothing later needs. All orders of the weights are tried and the cheapest kept.
+//! Each stage multiplies a group of weights in (or none), opens the dims that those weights name and those that stand before
+//! the sums it takes, and sums. Shifts, merges, windows are indices of the stage that reads them and cost nothing.
+//!
+//! All sequences of stages are compared, by what they cost, with the best of every state kept.
 
 use super::index::Index;
 use super::loops::{Access, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor};
 use crate::error::{Result, invalid};
 use crate::synth::{Binding, Dim, Graph, Operator, Prim};
+use std::collections::HashMap;
 
-/// Multiply-adds that writing and reading back one element of an intermediate is worth.
-const TEMP_COST: u64 = 2;
+/// A multiplication and an addition.
+const FLOPS_PER_MAC: u64 = 2;
+
+/// Bytes of intermediates that weigh as much as one FLOP. A core with two 256-bit multiply-add units does 32 FLOPs in a cycle
+/// and moves 64 bytes between its registers and the L2 cache, where the intermediates of one layer mostly fit.
+const BYTES_PER_FLOP: u64 = 2;
+
+/// An f32, written once and read back once.
+const BYTES_PER_TEMP: u64 = 8;
+
+/// Sums behind windows and merges up to which a stage may take any set of them; of more it takes none, the nearest or all, until
+/// no more than these are left. With 3 weights about 3^(6 + 3) stages are compared at most, in milliseconds; a depth of 12 has
+/// room for no more than 6 windows that are summed.
+const MAX_HIDDEN: usize = 6;
+
+/// What stages cost that do `macs` multiply-adds and store `temps` elements in between.
+fn price(macs: u64, temps: u64) -> u64 {
+    (FLOPS_PER_MAC.saturating_mul(macs)).saturating_add(temps.saturating_mul(BYTES_PER_TEMP) / BYTES_PER_FLOP)
+}
+
+/// What [`lower`] minimises: FLOPs, plus the bytes that intermediates move at half a FLOP each.
+pub fn cost(nest: &LoopNest) -> u64 {
+    let temps = nest.tensors.iter().filter(|t| t.role == Role::Temp).map(|t| t.n_elements() as u64).sum();
+    price(nest.n_macs(), temps)
+}
 
 /// One stage before it has numbers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Plan {
     from: Vec<Dim>,
     weights: Vec<usize>,
@@ -21,40 +47,28 @@ struct Plan {
     sums: Vec<Dim>,
 }
 
-/// Sums that data alone decide, taken before any weight.
-#[derive(Clone, Copy, PartialEq)]
-enum Early {
-    None,
-    /// Those behind reshapes only: the intermediate is smaller than the data.
-    Reshapes,
-    /// All, windows included.
-    All,
+/// Between two stages: what indexes the tensor so far, and what is still to come.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct State {
+    cut: Vec<Dim>,
+    weights: Vec<usize>,
+    sums: Vec<Dim>,
 }
 
-/// The cheapest loop nest of an operator at fixed sizes: multiply-adds plus the traffic of intermediates.
+/// The cheapest loop nest of an operator at fixed sizes; of equals the one of fewest stages, then the first in the order of the
+/// operator's weights and sums.
 ///
 /// # Errors
 /// A size that is not a whole number under the binding.
 pub fn lower(operator: &Operator, binding: &Binding) -> Result<LoopNest> {
     operator.check_binding(binding)?;
-    let mut best = None;
-    for groups in ordered_partitions(operator.weights().len()) {
-        for early in [Early::None, Early::Reshapes, Early::All] {
-            for late in [false, true] {
-                let Some(plan) = plan(operator, &groups, early, late) else { continue };
-                let nest = build(operator, binding, &plan)?;
-                let temps: usize = nest.tensors.iter().filter(|t| t.role == Role::Temp).map(Tensor::n_elements).sum();
-                let cost = (nest.n_macs() + TEMP_COST * temps as u64, nest.stages.len());
-                if best.as_ref().is_none_or(|(c, _)| cost < *c) {
-                    best = Some((cost, nest));
-                }
-            }
-        }
+    let mut sizes = HashMap::new();
+    for d in operator.dims() {
+        sizes.insert(d, operator.graph().size(d).evaluate(operator.variables(), binding)? as u64);
     }
-    match best {
-        Some((_, nest)) => Ok(nest),
-        None => invalid(format!("no order of stages computes {operator}: report this operator")),
-    }
+    let mut search = Search { operator, sizes, known: HashMap::new() };
+    let (_, plans) = search.rest(&State::start(operator));
+    build(operator, binding, &plans)
 }
 
 /// The one-stage loop nest: the operator as its text says it, nothing stored in between.
@@ -63,89 +77,126 @@ pub fn lower(operator: &Operator, binding: &Binding) -> Result<LoopNest> {
 /// As [`lower`].
 pub fn lower_flat(operator: &Operator, binding: &Binding) -> Result<LoopNest> {
     operator.check_binding(binding)?;
-    let all = Plan {
-        from: operator.data().to_vec(),
-        weights: (0..operator.weights().len()).collect(),
-        to: operator.outputs().to_vec(),
-        sums: operator.sums().to_vec(),
-    };
-    build(operator, binding, &[all])
+    build(operator, binding, &[State::start(operator).finish(operator)])
 }
 
-/// All ways to put `n` weights into an ordered list of groups: 1, 3, 13 for 1, 2, 3; the empty list of none for 0.
-fn ordered_partitions(n: usize) -> Vec<Vec<Vec<usize>>> {
-    let mut all = vec![vec![]];
-    for w in 0..n {
-        let mut next = Vec::new();
-        for groups in &all {
-            for i in 0..groups.len() {
-                let mut joined: Vec<Vec<usize>> = groups.clone();
-                joined[i].push(w);
-                next.push(joined);
-            }
-            for i in 0..=groups.len() {
-                let mut apart = groups.clone();
-                apart.insert(i, vec![w]);
-                next.push(apart);
-            }
-        }
-        all = next;
+/// The loop nests that [`lower`] chooses from, the one-stage nest first; the first `most` of them.
+///
+/// # Errors
+/// As [`lower`].
+pub fn stagings(operator: &Operator, binding: &Binding, most: usize) -> Result<Vec<LoopNest>> {
+    operator.check_binding(binding)?;
+    let mut nests = Vec::new();
+    let mut ahead = vec![(Vec::new(), State::start(operator))];
+    while let Some((plans, state)) = ahead.pop().filter(|_| nests.len() < most) {
+        nests.push(build(operator, binding, &[&plans[..], &[state.finish(operator)]].concat())?);
+        let longer = state.steps(operator).into_iter().map(|(plan, next)| ([&plans[..], &[plan]].concat(), next));
+        ahead.extend(longer);
     }
-    all
+    Ok(nests)
 }
 
-/// `late`: outputs are read from a smaller result where they repeat (blocks, up-sampling).
-fn plan(operator: &Operator, groups: &[Vec<usize>], early: Early, late: bool) -> Option<Vec<Plan>> {
-    let graph = operator.graph();
-    let weights = operator.weights();
-    let mut cut = operator.data().to_vec();
-    let mut open_sums = operator.sums().to_vec();
-    let mut plans = Vec::new();
-    let needed = |groups: &[Vec<usize>], sum: Dim| groups.iter().flatten().flat_map(|&w| &weights[w]).any(|&d| graph.depends(d, sum));
-    let mut step = |cut: &mut Vec<Dim>, group: &[usize], later: &[Vec<usize>], everything: bool| {
-        let from = cut.clone();
-        for &d in group.iter().flat_map(|&w| &weights[w]) {
-            expose(graph, cut, d);
+/// The cheapest stages from every state met so far.
+struct Search<'a> {
+    operator: &'a Operator,
+    sizes: HashMap<Dim, u64>,
+    known: HashMap<State, (u64, Vec<Plan>)>,
+}
+
+impl Search<'_> {
+    fn rest(&mut self, state: &State) -> (u64, Vec<Plan>) {
+        if let Some(known) = self.known.get(state) {
+            return known.clone();
         }
-        let mut sums = Vec::new();
-        for &sum in open_sums.iter().filter(|&&s| !needed(later, s)) {
-            open_reshapes(graph, cut, sum, everything);
-            let alone = cut.contains(&sum) && !cut.iter().any(|&d| d != sum && graph.depends(d, sum));
-            if alone {
-                cut.retain(|&d| d != sum);
-                sums.push(sum);
+        let last = state.finish(self.operator);
+        let mut best = (price(self.macs(&last), 0), vec![last]);
+        for (plan, next) in state.steps(self.operator) {
+            let own = price(self.macs(&plan), self.elements(&plan.to));
+            if own >= best.0 {
+                continue;
+            }
+            let (rest, mut plans) = self.rest(&next);
+            plans.insert(0, plan);
+            let cost = own.saturating_add(rest);
+            if (cost, plans.len()) < (best.0, best.1.len()) {
+                best = (cost, plans);
             }
         }
-        open_sums.retain(|s| !sums.contains(s));
-        Plan { from, weights: group.to_vec(), to: cut.clone(), sums }
-    };
-    if early != Early::None {
-        let first = step(&mut cut, &[], groups, early == Early::All);
-        if first.sums.is_empty() {
-            return None;
-        }
-        plans.push(first);
+        self.known.insert(state.clone(), best.clone());
+        best
     }
-    for (i, group) in groups.iter().enumerate() {
-        if i + 1 < groups.len() {
-            plans.push(step(&mut cut, group, &groups[i + 1..], false));
-        }
+
+    fn elements(&self, dims: &[Dim]) -> u64 {
+        dims.iter().fold(1, |n, d| n.saturating_mul(self.sizes[d]))
     }
-    let mut last = groups.last().cloned().unwrap_or_default();
-    if late {
-        let mut result = step(&mut cut, &last, &[], true);
-        let place = |d: &Dim| operator.outputs().iter().position(|&o| graph.depends(*d, o));
-        cut.sort_by_key(place);
-        result.to = cut.clone();
-        plans.push(result);
-        let reached = cut.iter().all(|d| operator.outputs().contains(d));
-        if reached || !open_sums.is_empty() {
-            return None;
-        }
-        last.clear();
+
+    /// As [`Stage::n_macs`].
+    fn macs(&self, plan: &Plan) -> u64 {
+        let iterations = self.elements(&plan.to).saturating_mul(self.elements(&plan.sums));
+        iterations.saturating_mul(plan.weights.len().max(1) as u64)
     }
-    plans.push(Plan { from: cut, weights: last, to: operator.outputs().to_vec(), sums: open_sums });
-    Some(plans)
+}
+
+impl State {
+    fn start(operator: &Operator) -> State {
+        let weights = (0..operator.weights().len()).collect();
+        State { cut: operator.data().to_vec(), weights, sums: operator.sums().to_vec() }
+    }
+
+    /// The last stage: whatever is still to come.
+    fn finish(&self, operator: &Operator) -> Plan {
+        Plan { from: self.cut.clone(), weights: self.weights.clone(), to: operator.outputs().to_vec(), sums: self.sums.clone() }
+    }
+
+    /// Every stage that leaves something to others, with the state after it.
+    fn steps(&self, operator: &Operator) -> Vec<(Plan, State)> {
+        let graph = operator.graph();
+        let mut steps: Vec<(Plan, State)> = Vec::new();
+        for group in subsets(&self.weights) {
+            let later: Vec<usize> = self.weights.iter().copied().filter(|w| !group.contains(w)).collect();
+            let needed = |&sum: &Dim| later.iter().flat_map(|&w| &operator.weights()[w]).any(|&d| graph.depends(d, sum));
+            let ready: Vec<Dim> = self.sums.iter().copied().filter(|s| !needed(s)).collect();
+            let mut cut = self.cut.clone();
+            for &d in group.iter().flat_map(|&w| &operator.weights()[w]) {
+                expose(graph, &mut cut, d);
+            }
+            let hidden: Vec<Dim> = ready.iter().copied().filter(|&s| without(graph, &cut, s, false).is_none()).collect();
+            let n_axes = |&s: &Dim| without(graph, &cut, s, true).map(|rest| rest.len());
+            let choices = match hidden.iter().copied().min_by_key(n_axes) {
+                Some(nearest) if hidden.len() > MAX_HIDDEN => vec![vec![], vec![nearest], hidden],
+                _ => subsets(&hidden),
+            };
+            for chosen in choices {
+                let mut cut = cut.clone();
+                let mut sums = Vec::new();
+                // what stands free is summed at once: the stage costs the same and all later ones less
+                let free = ready.iter().filter(|s| !chosen.contains(s)).map(|&s| (s, false));
+                for (sum, everything) in chosen.iter().map(|&s| (s, true)).chain(free) {
+                    if let Some(rest) = without(graph, &cut, sum, everything) {
+                        cut = rest;
+                        sums.push(sum);
+                    }
+                }
+                if later.is_empty() {
+                    cut.sort_by_key(|&d| operator.outputs().iter().position(|&o| graph.depends(d, o)));
+                }
+                sums.sort_by_key(|s| self.sums.iter().position(|t| t == s));
+                let plan = Plan { from: self.cut.clone(), weights: group.clone(), to: cut.clone(), sums };
+                let idle = plan.weights.is_empty() && plan.sums.is_empty();
+                if !idle && !steps.iter().any(|s| s.0 == plan) {
+                    let sums = self.sums.iter().copied().filter(|s| !plan.sums.contains(s)).collect();
+                    steps.push((plan, State { cut, weights: later.clone(), sums }));
+                }
+            }
+        }
+        steps
+    }
+}
+
+/// All subsets, the empty one first.
+fn subsets<T: Copy>(of: &[T]) -> Vec<Vec<T>> {
+    let pick = |mask: usize| of.iter().enumerate().filter(|(i, _)| mask >> i & 1 == 1).map(|(_, &t)| t).collect();
+    (0..1 << of.len()).map(pick).collect()
 }
 
 /// Can `d`'s coordinate be computed from those of the cut?
@@ -184,18 +235,20 @@ fn expose(graph: &Graph, cut: &mut Vec<Dim>, d: Dim) {
     }
 }
 
-/// Opens what stands between the cut and a summed axis: reshapes, which cost nothing, or everything.
-fn open_reshapes(graph: &Graph, cut: &mut Vec<Dim>, sum: Dim, everything: bool) {
-    while !cut.contains(&sum) {
-        let above = |&c: &Dim| {
-            let free = matches!(graph.prim(c), Prim::Split(..) | Prim::Shift(_));
-            (free || everything) && graph.depends(c, sum)
-        };
-        match cut.iter().position(above) {
-            Some(place) => open(graph, cut, place),
-            None => return,
+/// The cut after a sum is taken, where that can be: what stands before it is opened, reshapes only, which keep the number of
+/// elements, or everything.
+fn without(graph: &Graph, cut: &[Dim], sum: Dim, everything: bool) -> Option<Vec<Dim>> {
+    let mut cut = cut.to_vec();
+    let before = |&c: &Dim| c != sum && graph.depends(c, sum);
+    while let Some(place) = cut.iter().position(before) {
+        if !everything && !matches!(graph.prim(cut[place]), Prim::Split(..) | Prim::Shift(_)) {
+            return None;
         }
+        open(graph, &mut cut, place);
     }
+    let place = cut.iter().position(|&d| d == sum)?;
+    cut.remove(place);
+    Some(cut)
 }
 
 fn build(operator: &Operator, binding: &Binding, plans: &[Plan]) -> Result<LoopNest> {

@@ -1,8 +1,9 @@
 //! Exploring: proposals, budgets, quick latencies and short trainings, until the finals need the time that is left.
 
+use super::reward::{Front, Point, Scale};
 use super::*;
 use crate::lower::Epilogue;
-use crate::store::{PRUNED, SlotTime};
+use crate::store::{PRUNED, SlotTime, State};
 use crate::synth::library;
 
 impl Study<'_> {
@@ -31,6 +32,7 @@ impl Study<'_> {
             if !waiting && self.spec.budget.trials.is_some_and(|most| n >= most) {
                 return Ok(StopReason::Trials { n });
             }
+            self.learn()?;
             let batch = self.gather()?;
             if batch.is_empty() {
                 let n = self.store.trials()?.len() as u32;
@@ -72,46 +74,113 @@ impl Study<'_> {
             }
             if trial.phase >= Some(Phase::QuickTune) || self.is_fast(&trial, &operator)? {
                 batch.push((trial.number, operator));
+            } else {
+                self.learn()?;
             }
         }
         Ok(batch)
+    }
+
+    /// Tells the proposer what every settled trial is worth beside all others.
+    fn learn(&mut self) -> Result<()> {
+        let baseline = self.store.baseline()?;
+        let (Some(slots), Some(accuracy)) = (baseline.slots, baseline.proxy_accuracy) else { return Ok(()) };
+        let least = accuracy - self.spec.budget.accuracy_drop / 100.0 - HOPELESS_ACCURACY;
+        let mut front = Front::new(Scale { baseline: Point { secs: slots.median_secs, accuracy }, least });
+        let (mut points, mut failed) = (Vec::new(), Vec::new());
+        for trial in self.store.trials()? {
+            let id = Operators::id_of(&Operator::parse(&trial.operator)?);
+            match (trial.state, trial.slots) {
+                (State::Waiting | State::Running, _) => {}
+                (State::Failed, _) => failed.push(Operator::parse(&trial.operator)?),
+                (_, Some(secs)) => {
+                    // a training that was given up has the accuracy that it had come to
+                    let last = || Ok::<_, Error>(self.store.epochs(trial.number)?.last().map_or(0.0, |e| e.accuracy));
+                    let accuracy = trial.proxy_accuracy.map_or_else(last, Ok)?;
+                    points.push((id, Point { secs: secs.median_secs, accuracy }));
+                }
+                // too slow to be trained
+                (_, None) => points.push((id, Point { secs: f64::INFINITY, accuracy: 0.0 })),
+            }
+        }
+        for &(_, p) in &points {
+            front.push(p);
+        }
+        let rewards = front.rewards(points.iter().map(|p| p.1));
+        failed.retain(|operator| !self.refused.contains(&Operators::id_of(operator)));
+        for operator in &failed {
+            self.refuse(operator)?;
+        }
+        self.tell(points.iter().map(|p| p.0).zip(rewards).collect())
     }
 
     /// The next operator within the budgets, with its row in the store.
     fn propose(&mut self) -> Result<Option<Trial>> {
         let baseline = self.store.baseline()?;
         for text in self.spec.operator.start.clone() {
-            if let Some(proposal) = self.within_budget(&library::resolve(&text)?, &baseline)?
-                && let Some(trial) = self.store.propose(&proposal)?
+            let operator = library::resolve(&text)?;
+            if let Some(proposal) = self.within_budget(&operator, &baseline)?
+                && let Some(trial) = self.enter(&proposal, &operator)?
             {
                 return Ok(Some(trial));
             }
         }
+        let mut chances = MAX_BARREN;
         for _ in 0..MAX_REFUSED {
-            if self.pool.len() == POOL {
+            if self.pool.len() == POOL || chances == 0 {
                 break;
             }
-            let Some(operator) = self.synthesizer.next() else { break };
-            match self.within_budget(&operator, &baseline) {
-                Ok(Some(proposal)) => self.pool.push(proposal),
-                Ok(None) => {}
-                Err(_) => self.store.add_counts(PRUNED, [("a size does not divide", 1)])?,
+            self.check_stop()?;
+            let judge = |study: &mut Self, operator: &Operator| match study.within_budget(operator, &baseline) {
+                Ok(proposal) => Ok(proposal),
+                Err(_) => study.store.add_counts(PRUNED, [("a size does not divide", 1)]).map(|()| None),
+            };
+            if self.ask(judge)?.is_none() {
+                chances -= 1;
             }
         }
-        let refused = std::mem::take(&mut self.synthesizer.refused);
-        self.store.add_counts(PRUNED, refused)?;
+        self.store.add_counts(PRUNED, self.proposer.take_refused())?;
         // neither too small to learn nor too large to be fast
         let macs = baseline.n_macs.unwrap_or(1) as f64;
         let distance = |p: &Proposal| (p.n_macs.unwrap_or(1) as f64 / macs / LIKELY_SHARE).ln().abs();
         let best = (0..self.pool.len()).min_by(|&a, &b| distance(&self.pool[a]).total_cmp(&distance(&self.pool[b])));
-        match best {
-            Some(best) => self.store.propose(&self.pool.remove(best)),
-            None => Ok(None),
+        let Some(best) = best else { return Ok(None) };
+        let proposal = self.pool.remove(best);
+        let operator = Operator::parse(&proposal.operator)?;
+        if self.is_known(&operator)? {
+            self.refuse(&operator)?;
+            return self.propose();
         }
+        self.enter(&proposal, &operator)
+    }
+
+    /// Makes a trial of a proposal, and keeps which function it computes.
+    fn enter(&mut self, proposal: &Proposal, operator: &Operator) -> Result<Option<Trial>> {
+        let trial = self.store.propose(proposal)?;
+        if let (Some(trial), Some(key)) = (&trial, self.function_of(operator)) {
+            self.store.save_fact(&key, &trial.number)?;
+        }
+        Ok(trial)
+    }
+
+    /// The fact under which the trial of a function is kept, however the function is written.
+    fn function_of(&self, operator: &Operator) -> Option<String> {
+        let known = !self.small.is_empty();
+        known.then(|| lower::fingerprint(operator, &self.small).ok()).flatten().map(|f| format!("function {f}"))
+    }
+
+    /// Was an operator tried that computes the same?
+    fn is_known(&self, operator: &Operator) -> Result<bool> {
+        let Some(key) = self.function_of(operator) else { return Ok(false) };
+        let known = self.store.fact::<u32>(&key)?.is_some();
+        if known {
+            self.store.add_counts(PRUNED, [("computes what an earlier trial does", 1)])?;
+        }
+        Ok(known)
     }
 
     /// A proposal of an operator that is new and keeps the budgets; what is refused is counted.
-    fn within_budget(&self, operator: &Operator, baseline: &Baseline) -> Result<Option<Proposal>> {
+    pub(super) fn within_budget(&self, operator: &Operator, baseline: &Baseline) -> Result<Option<Proposal>> {
         if self.store.find(&operator.id())?.is_some() {
             return Ok(None);
         }
@@ -124,6 +193,9 @@ impl Study<'_> {
         }
         if over(n_params, baseline.n_params, self.spec.budget.params_ratio) {
             self.store.add_counts(PRUNED, [("parameters over budget", 1)])?;
+            return Ok(None);
+        }
+        if self.is_known(operator)? {
             return Ok(None);
         }
         let binding = self.slots.filled().next().map(|s| self.slots.binding(s, 1));

@@ -26,9 +26,22 @@ impl Study<'_> {
         self.train_full(&finalists)?;
         let mut deployments = vec![self.deploy(BASELINE, None)?];
         let mut numbers = Vec::new();
+        let least = self.store.baseline()?.full_accuracy.unwrap_or(0.0) - self.spec.budget.accuracy_drop / 100.0;
+        let (mut trained, mut others) = (Vec::new(), Vec::new());
         for finalist in &finalists {
             let trial = self.store.trial(finalist.number)?;
-            if trial.full_accuracy.is_none() {
+            match trial.full_accuracy {
+                Some(accuracy) if choose::keeps(accuracy, least) => trained.push(trial),
+                Some(_) => others.push(trial),
+                None => {}
+            }
+        }
+        let n_accurate = trained.len();
+        trained.extend(others);
+        for (i, trial) in trained.into_iter().enumerate() {
+            // what lost too much cannot win
+            if i >= n_accurate && self.left_secs()? <= 0.0 {
+                self.progress.say(format!("trial {} lost too much accuracy: its full tuning is left out, no time is left", trial.number));
                 continue;
             }
             let start = Instant::now();

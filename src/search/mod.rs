@@ -7,12 +7,21 @@
 
 pub mod choose;
 pub mod evaluate;
+pub mod evolve;
 mod explore;
 mod finals;
+mod journal;
 pub mod machine;
+pub mod mcts;
 pub mod model;
+pub mod operators;
+pub mod probe;
 mod progress;
+pub mod propose;
+pub mod rediscover;
+pub mod reward;
 pub mod slots;
+pub mod tree;
 
 pub use slots::Slots;
 
@@ -20,16 +29,18 @@ use crate::error::{Error, Result, invalid};
 use crate::lower::{self, LoopNest};
 use crate::spec::Spec;
 use crate::store::{BASELINE, Baseline, Phase, Proposal, Store, Timing, Training, Trial};
-use crate::synth::{Operator, Synthesizer, child_seed};
+use crate::synth::{Binding, Operator, child_seed};
 use crate::train::Outcome as Trained;
 use crate::train::backbone::Slot;
 use crate::tune::{self, Best, Failure};
 use choose::Candidate;
 use evaluate::{Deployment, Evaluator, Job};
 use model::Values;
+use operators::Operators;
 use progress::Progress;
+use propose::{MAX_BARREN, Proposer};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,13 +60,13 @@ const FORWARD_SHARE: u64 = 3;
 const MOST_RESERVED: f64 = 0.5;
 /// The fact under which the baseline's quickly tuned slot times are kept, in seconds by slot name.
 const QUICK_SLOTS: &str = "quick slots";
-/// Operators drawn before one of them is proposed.
+/// Operators asked for before one of them is tried.
 const POOL: usize = 4;
 /// The share of the original's multiply-adds at which operators have kept the accuracy and still were clearly faster; of the
 /// drawn ones the nearest to it is proposed.
 const LIKELY_SHARE: f64 = 0.5;
-/// Operators refused in a row after which the space counts as exhausted.
-const MAX_REFUSED: usize = 100_000;
+/// Operators over the budgets in a row after which the space counts as exhausted.
+const MAX_REFUSED: usize = 10_000;
 
 /// Why a search ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -125,9 +136,17 @@ pub struct Study<'a> {
     store: Store,
     evaluator: &'a mut dyn Evaluator,
     slots: Slots,
-    synthesizer: Synthesizer,
-    /// Operators drawn and not proposed yet.
+    /// Where operators are compared as functions; none where no small sizes keep what divides.
+    small: Vec<Binding>,
+    proposer: Proposer,
+    /// Operators asked for and not tried yet.
     pool: Vec<Proposal>,
+    /// The rewards that the proposer was told last.
+    told: BTreeMap<tree::FinalId, f64>,
+    /// Operators that the proposer was told are no good.
+    refused: BTreeSet<tree::FinalId>,
+    /// Events in the proposer's journal.
+    n_events: u64,
     rates: Rates,
     progress: Progress,
     stop: Arc<AtomicBool>,
@@ -140,12 +159,11 @@ impl<'a> Study<'a> {
     /// A spec whose slots, operators or space do not fit together.
     pub fn new(spec: Spec, store: Store, evaluator: &'a mut dyn Evaluator, stop: Arc<AtomicBool>, quiet: bool) -> Result<Study<'a>> {
         let slots = Slots::of(&spec)?;
-        let mut synthesizer = Synthesizer::new(slots.space(&spec)?, spec.seed)?;
-        for trial in store.trials()? {
-            synthesizer.exclude(trial.id);
-        }
+        let proposer = Proposer::new(spec.operator.strategy, slots.space(&spec)?, spec.seed)?;
         let rates = store.fact("rates")?.unwrap_or_default();
-        Ok(Study { spec, store, evaluator, slots, synthesizer, pool: Vec::new(), rates, progress: Progress::new(quiet), stop })
+        let small = lower::small_bindings(&slots.bindings(1)).unwrap_or_default();
+        let (pool, told, refused, progress) = (Vec::new(), BTreeMap::new(), BTreeSet::new(), Progress::new(quiet));
+        Ok(Study { spec, store, evaluator, slots, small, proposer, pool, told, refused, n_events: 0, rates, progress, stop })
     }
 
     /// Searches until the budget is spent, then settles the winner.
@@ -173,6 +191,7 @@ impl<'a> Study<'a> {
 
     fn search(&mut self) -> Result<Outcome> {
         self.baseline_quick()?;
+        self.replay()?;
         let stop = self.explore()?;
         self.progress.say(format!("exploring ended: {stop}"));
         let winner = self.settle()?;

@@ -1,19 +1,22 @@
 //! A seeded generator of finished operators by random walks from the output to the input.
 //!
-//! The walks are lightly guided: reductions first, then actions drawn with fixed weights, each refused by name where it
-//! could only repeat or undo another (a few of Syno's canonical rules, section 5). Every operator returned is sound:
-//! it fits the data's shape, divides under every binding, and keeps the budgets.
+//! Walks are guided by the distance (Syno, section 6): an action after which too few are left to reach the data's shape is
+//! not taken. Every operator returned is sound: it fits the data's shape, divides under every binding, and keeps the
+//! budgets.
 
-use super::child_seed;
-use super::graph::{Dim, Graph};
+use super::canon::Rule;
+use super::graph::Dim;
 use super::operator::Operator;
-use super::partial::{Action, Partial};
+use super::partial::{Action, Partial, Top};
 use super::prim::Prim;
-use super::size::{Binding, Size, Variables};
-use crate::error::{Result, invalid};
+use super::size::Size;
+use super::space::judge::ONLY_SUMS;
+use super::space::{Kind, Space};
+use super::{child_seed, stable_hash};
+use crate::error::Result;
 use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Walks without a new operator after which a space is called exhausted.
 const MAX_WALKS: usize = 300_000;
@@ -22,81 +25,145 @@ const MAX_WALKS: usize = 300_000;
 /// worse: this share of them is refused.
 const REFUSE_ONE_WAY: f64 = 0.8;
 
-/// What operators are asked for.
-#[derive(Clone, Debug)]
-pub struct Space {
-    /// Output and data axes, batch first: `N, Co, H, W` and `N, Ci, H, W`.
-    pub output: Vec<Size>,
-    pub data: Vec<Size>,
-    pub variables: Variables,
-    /// The small constants that sizes may use.
-    pub coefficients: Vec<Size>,
-    /// One per distinct slot; an operator must be legal under all of them.
-    pub bindings: Vec<Binding>,
-    /// Primitives per operator, contractions counted once each.
-    pub max_depth: usize,
-    pub max_weights: usize,
-    /// Elements of all weights, per binding.
-    pub max_params: Vec<u64>,
+/// A walk that may finish does so with this chance; else it goes on to a larger operator.
+const FINISH: f64 = 0.7;
+
+/// Actions drawn in a state before the walk goes back by one, and how often a walk goes back.
+const DRAWS: usize = 16;
+const BACK: usize = 6;
+
+/// Dims drawn for one action until it is a usual one.
+const PAIRS: usize = 12;
+
+/// A walk may take one action more than are needed from its sums on with this chance, one more again with the same, and so on.
+const LONGER: f64 = 0.8;
+
+/// A contraction that need not be the last is drawn as if it were in this share of the cases: most operators have one weight.
+const LAST: f64 = 0.4;
+
+/// A place of the image becomes an axis of a weight in this share of the cases.
+const OF_PLACE: f64 = 0.03;
+
+/// After so many operators this share of the walks begins where others went, and so many states are kept for that: fewer
+/// dead ends, but operators that resemble each other, which a few must not.
+const MANY: usize = 500;
+const AGAIN: f64 = 0.9;
+/// States so near the end are not: all that they lead to is soon known.
+const NEAR: usize = 3;
+const GROUNDS: usize = 4000;
+
+/// Sums are drawn by what convolutions have (channels, windows, a rank) in this share of the walks, else from all multisets.
+const USUAL_SUMS: f64 = 0.7;
+
+/// Of the actions of a kind those that convolutions too have are taken in this share of the cases.
+const USUAL_ACTIONS: f64 = 0.95;
+
+/// Chances of the kinds of actions, per cent. Contractions and windows are what operators need.
+const CHANCES: [(Kind, u32); 7] = [
+    (Kind::Contract, 30),
+    (Kind::Unfold, 25),
+    (Kind::Split, 20),
+    (Kind::Merge, 12),
+    (Kind::Shift, 7),
+    (Kind::Stride, 3),
+    (Kind::Expand, 3),
+];
+
+/// A multiset of sums to begin with, and what walks from it came to.
+struct Start {
+    sums: Vec<Size>,
+    /// The chance before any walk, up to a factor.
+    prior: f64,
+    n_walks: u32,
+    n_new: u32,
+    /// The state after its sums, once known.
+    state: Option<Partial>,
 }
 
-impl Space {
-    /// The space of replacements of a 3×3 convolution in the given slots, with at most its parameters.
-    ///
-    /// # Errors
-    /// No binding; a coefficient that has no value or divides nothing.
-    pub fn of_conv(bindings: Vec<Binding>, coefficients: &[String], max_depth: usize, max_weights: usize) -> Result<Space> {
-        let Some(first) = bindings.first() else {
-            return invalid("no slot to fill: name at least one in [slots]");
-        };
-        let same_channels = bindings.iter().all(|b| b.0.get("Ci") == b.0.get("Co"));
-        let names = ["N", "Ci", "Co", "H", "W"].into_iter().map(String::from).chain(coefficients.iter().cloned());
-        let variables = Variables::new(names)?;
-        for b in &bindings {
-            variables.values(b)?;
-        }
-        let size = |name: &str| variables.size(name).ok_or_else(|| crate::error::Error::Invalid(format!("no variable {name} in {first}")));
-        // where every slot keeps its channels, Ci and Co are one variable, and depthwise weights become possible
-        let (ci, co) = if same_channels { (size("Ci")?, size("Ci")?) } else { (size("Ci")?, size("Co")?) };
-        let (n, h, w) = (size("N")?, size("H")?, size("W")?);
-        let coefficients = coefficients.iter().map(|c| size(c)).collect::<Result<Vec<_>>>()?;
-        let conv = |b: &Binding| ["Ci", "Co"].iter().map(|n| b.0.get(*n).copied().unwrap_or(1) as u64).product::<u64>() * 9;
-        let max_params = bindings.iter().map(conv).collect();
-        Ok(Space {
-            output: vec![n, co, h, w],
-            data: vec![n, ci, h, w],
-            variables,
-            coefficients,
-            bindings,
-            max_depth,
-            max_weights,
-            max_params,
-        })
+impl Start {
+    /// Multisets from which walks find new operators are preferred; one that was never tried counts as good.
+    fn weight(&self) -> f64 {
+        self.prior * f64::from(self.n_new + 1) / f64::from(self.n_walks + 1)
     }
+}
+
+/// A state that operators were found from, and what walks from it came to since.
+struct Ground {
+    state: Partial,
+    n_walks: u32,
+    n_new: u32,
+}
+
+/// Where a walk began.
+enum Begun {
+    /// From a state of somebody else's.
+    Given,
+    Start(usize),
+    Ground(usize),
 }
 
 /// Makes operators of a [`Space`], each at most once.
 pub struct Synthesizer {
     space: Space,
-    values: Vec<Vec<i64>>,
     rng: ChaCha8Rng,
     seen: BTreeSet<String>,
+    starts: Vec<Start>,
+    grounds: Vec<Ground>,
+    /// The names of all operators that walks found.
+    met: HashSet<u64>,
     /// Why walks ended without an operator, and how often.
     pub refused: BTreeMap<&'static str, u64>,
     pub n_walks: u64,
+    /// Walks that reached the data's shape, whatever became of them.
+    pub n_arrived: u64,
+    /// The share of operators refused that move data along one axis of the image only.
+    pub refuse_one_way: f64,
 }
 
 impl Synthesizer {
     /// # Errors
-    /// A variable without a value in some binding.
+    /// None at present; a space that cannot be walked may become one.
     pub fn new(space: Space, seed: u64) -> Result<Synthesizer> {
-        let values = space.bindings.iter().map(|b| space.variables.values(b)).collect::<Result<Vec<_>>>()?;
         let rng = ChaCha8Rng::seed_from_u64(child_seed(seed, "synthesizer"));
-        Ok(Synthesizer { space, values, rng, seen: BTreeSet::new(), refused: BTreeMap::new(), n_walks: 0 })
+        let multisets = space.multisets();
+        let n_alike = |n: usize, usual: bool| multisets.iter().filter(|m| m.len() == n && space.is_usual_sums(m) == usual).count();
+        let shares: Vec<[f64; 2]> = (0..=space.options.reductions)
+            .map(|n| [(1.0 - USUAL_SUMS) / n_alike(n, false).max(1) as f64, USUAL_SUMS / n_alike(n, true).max(1) as f64])
+            .collect();
+        let start = |sums: Vec<Size>| {
+            let prior = shares[sums.len()][usize::from(space.is_usual_sums(&sums))];
+            Start { sums, prior, n_walks: 0, n_new: 0, state: None }
+        };
+        let starts = multisets.iter().cloned().map(start).collect();
+        Ok(Synthesizer {
+            space,
+            rng,
+            seen: BTreeSet::new(),
+            starts,
+            grounds: vec![],
+            met: HashSet::new(),
+            refused: BTreeMap::new(),
+            n_walks: 0,
+            n_arrived: 0,
+            refuse_one_way: REFUSE_ONE_WAY,
+        })
+    }
+
+    /// Walks that do not know the distance: what guiding is compared with.
+    ///
+    /// # Errors
+    /// As [`Synthesizer::new`].
+    pub fn unguided(mut space: Space, seed: u64) -> Result<Synthesizer> {
+        space.options.off = space.options.off.with(&[Rule::Distance]);
+        Synthesizer::new(space, seed)
     }
 
     pub fn space(&self) -> &Space {
         &self.space
+    }
+
+    pub fn space_mut(&mut self) -> &mut Space {
+        &mut self.space
     }
 
     /// Operators that [`Synthesizer::next`] must not return again.
@@ -108,270 +175,278 @@ impl Synthesizer {
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Option<Operator> {
         for _ in 0..MAX_WALKS {
-            self.n_walks += 1;
-            match self.walk() {
-                Ok(operator) => return Some(operator),
-                Err(reason) => *self.refused.entry(reason).or_default() += 1,
+            let mut rng = self.rng.clone();
+            let operator = self.walk(None, &mut rng);
+            self.rng = rng;
+            match operator {
+                Some(operator) if self.seen.insert(operator.id()) => {
+                    return Some(operator);
+                }
+                Some(_) => *self.refused.entry("seen before").or_default() += 1,
+                None => {}
             }
         }
         None
     }
 
-    /// Whole and ≥ 1 in every binding.
-    fn divides(&self, size: Size) -> bool {
-        self.values.iter().all(|v| size.whole(v).is_some())
-    }
-
-    /// Exact values of a size in all bindings compare so in every one.
-    fn all(&self, a: Size, b: Size, holds: impl Fn(i64, i64) -> bool) -> bool {
-        self.values.iter().all(|v| match (a.whole(v), b.whole(v)) {
-            (Some(a), Some(b)) => holds(a, b),
-            _ => false,
-        })
-    }
-
-    fn walk(&mut self) -> Result<Operator, &'static str> {
-        let mut graph = Graph::new(self.space.variables.clone());
-        let outputs: Vec<Dim> = self.space.output.clone().iter().enumerate().map(|(i, &s)| graph.leaf(Prim::Output(i as u8), s)).collect();
-        // the batch is not searched
-        let mut state = Partial { frontier: outputs[1..].to_vec(), ..Partial::default() };
-        for size in self.reductions() {
-            state = state.apply(&mut graph, &Action::Reduce(size));
+    /// One walk, from the root or from a state; it may find what was found before. Walks that end without an operator are
+    /// counted by their reason.
+    pub fn walk(&mut self, from: Option<&Partial>, rng: &mut ChaCha8Rng) -> Option<Operator> {
+        self.n_walks += 1;
+        let (begun, state) = match from {
+            Some(state) if state.n_actions > 0 => (Begun::Given, state.clone()),
+            _ if self.met.len() >= MANY && rng.random_bool(AGAIN) => self.again(rng)?,
+            _ => self.begin(rng)?,
+        };
+        let found = self.walk_on(state, rng);
+        let Some((operator, trail)) = found else {
+            *self.refused.entry("no action").or_default() += 1;
+            return None;
+        };
+        if self.met.insert(stable_hash(operator.to_string().as_bytes())) {
+            match begun {
+                Begun::Given => return Some(operator),
+                Begun::Start(place) => self.starts[place].n_new += 1,
+                Begun::Ground(place) => self.grounds[place].n_new += 1,
+            }
+            let n_far = trail.len().saturating_sub(NEAR);
+            for state in trail.into_iter().take(n_far).skip(1) {
+                let ground = Ground { state, n_walks: 0, n_new: 0 };
+                if self.grounds.len() < GROUNDS {
+                    self.grounds.push(ground);
+                } else {
+                    *self.grounds.choose_mut(rng)? = ground;
+                }
+            }
         }
+        Some(operator)
+    }
+
+    /// Takes random actions, and takes some of them back where there is no other, until the data's shape is reached.
+    fn walk_on(&mut self, state: Partial, rng: &mut ChaCha8Rng) -> Option<(Operator, Vec<Partial>)> {
+        let slack = (0..).take_while(|_| rng.random_bool(LONGER)).count();
+        let most = (state.n_actions + self.space.need(&state) + slack).min(self.space.options.depth);
+        let mut trail = vec![state];
+        let mut n_back = 0;
         loop {
-            if let Some(data) = self.matched(&graph, &state)
-                && (state.n_actions >= self.space.max_depth || self.rng.random_bool(0.7))
-            {
-                return self.finish(graph, &outputs, data, state);
+            let state = trail.last()?;
+            if let Some(operator) = self.arrive(state, rng) {
+                self.n_arrived += 1;
+                return Some((operator, trail));
             }
-            if state.n_actions >= self.space.max_depth {
-                return Err("depth");
+            match self.space.step(state, most, rng) {
+                Some(next) => trail.push(next),
+                None if n_back == BACK => return None,
+                None => {
+                    n_back += 1;
+                    trail.pop();
+                }
             }
-            let Some(action) = self.action(&graph, &state) else { return Err("no action") };
-            state = state.apply(&mut graph, &action);
         }
     }
 
-    /// A random list of summed sizes: channels or a part of them, then small ones.
-    fn reductions(&mut self) -> Vec<Size> {
-        let ci = self.space.data[1];
-        let coefficients = self.space.coefficients.clone();
-        let mut sizes = Vec::new();
-        if self.rng.random_bool(0.9) {
-            let whole = self.rng.random_bool(0.5);
-            sizes.push(if whole { ci } else { coefficients.choose(&mut self.rng).map_or(ci, |&c| ci.over(c)) });
-        }
-        for _ in 0..self.rng.random_range(0..4) {
-            sizes.extend(coefficients.choose(&mut self.rng));
-        }
-        if self.space.max_weights > 1 && self.rng.random_bool(0.25) {
-            // a rank axis
-            sizes.extend(coefficients.choose(&mut self.rng).map(|&c| ci.over(c)));
-        }
-        sizes.retain(|&s| self.divides(s));
-        sizes
-    }
-
-    /// The frontier in the order of the data's axes, when it fits them exactly.
-    fn matched(&mut self, graph: &Graph, state: &Partial) -> Option<Vec<Dim>> {
-        let wanted = &self.space.data[1..];
-        if state.frontier.len() != wanted.len() || state.weights.is_empty() {
+    /// The operator that the walk ends with here; `None` where it goes on.
+    fn arrive(&mut self, state: &Partial, rng: &mut ChaCha8Rng) -> Option<Operator> {
+        if state.weights.is_empty() || !rng.random_bool(FINISH) {
             return None;
         }
-        let mut free = state.frontier.clone();
-        let mut data = Vec::new();
-        for &size in wanted {
-            let fits: Vec<usize> = (0..free.len()).filter(|&i| graph.size(free[i]) == size).collect();
-            // among equally large dims, the one that comes from this output axis, else any
-            let place = *fits.first()?;
-            data.push(free.remove(place));
+        let needs_exchange = !self.space.options.off.contains(Rule::NoExchange) && !self.space.shapes.places.is_empty();
+        let n_places = self.space.shapes.places.len();
+        let mut matches = self.space.matches(state);
+        matches.retain(|data| {
+            let n_moved = self.space.n_moved(data);
+            !needs_exchange || n_moved == n_places || n_moved > 0 && !rng.random_bool(self.refuse_one_way)
+        });
+        let data = matches.choose(rng)?;
+        match self.space.finish(state, data) {
+            Ok(operator) => Some(operator),
+            Err(rule) => {
+                *self.refused.entry(rule.name()).or_default() += 1;
+                None
+            }
         }
-        Some(data)
     }
 
-    fn finish(&mut self, graph: Graph, outputs: &[Dim], data: Vec<Dim>, state: Partial) -> Result<Operator, &'static str> {
-        let below = |d: Dim, sum: Dim| graph.depends(d, sum);
-        for &sum in &state.sums {
-            let in_data = data.iter().any(|&d| below(d, sum));
-            let n_weights = state.weights.iter().filter(|w| w.iter().any(|&d| below(d, sum))).count();
-            if !in_data && n_weights < 2 {
-                return Err("sum over one weight alone");
+    /// The number of a random multiset of sums, and the state after it.
+    fn begin(&mut self, rng: &mut ChaCha8Rng) -> Option<(Begun, Partial)> {
+        let place = loop {
+            let total: f64 = self.starts.iter().map(Start::weight).sum();
+            let mut at = rng.random::<f64>() * total;
+            let place = self.starts.iter().position(|s| {
+                at -= s.weight();
+                at < 0.0
+            });
+            let place = place.or(self.starts.len().checked_sub(1))?;
+            if self.starts[place].state.is_some() {
+                break place;
             }
-            if in_data
-                && n_weights == 0
-                && graph.size(sum).is_coefficient(&self.space.variables)
-                && data.iter().any(|&d| matches!(graph.prim(d), Prim::Unfold(_, w) if w == sum))
-            {
-                return Err("window without a weight");
+            let mut state = self.space.root();
+            let grown = self.starts[place].sums.iter().try_for_each(|&size| {
+                state = self.space.child(&state, &Action::Reduce(size))?;
+                Ok::<(), Rule>(())
+            });
+            if grown.is_ok() && state.steps != ONLY_SUMS {
+                self.starts[place].state = Some(state);
+                break place;
             }
-        }
-        for (i, a) in state.weights.iter().enumerate() {
-            if state.weights.iter().enumerate().any(|(j, b)| i != j && a.iter().all(|d| b.contains(d))) {
-                return Err("a weight that another one contains");
-            }
-            let twin = |&d: &Dim| matches!(graph.prim(d), Prim::Outer(x, n) if a.iter().any(|&e| graph.prim(e) == Prim::Inner(x, n)));
-            if a.iter().any(twin) {
-                return Err("a weight reshaped");
-            }
-        }
-        // places exchange data where an axis of the image is not read as it is
-        let n_moved = outputs[2..].iter().filter(|&&o| data.iter().any(|&d| d != o && below(d, o))).count();
-        if n_moved == 0 {
-            return Err("no exchange between places");
-        }
-        if n_moved < outputs.len() - 2 && self.rng.random_bool(REFUSE_ONE_WAY) {
-            return Err("exchange in one direction only (refused at random)");
-        }
-        let channel = outputs[1];
-        let reads_channel = data.iter().chain(state.weights.iter().flatten()).any(|&d| below(d, channel));
-        if !reads_channel {
-            return Err("the same output in every channel");
-        }
-        // a weight with the output's channel and only small sums gives every channel one of a few combinations
-        let small = |&d: &Dim| {
-            graph.below(d).iter().all(|&b| !matches!(graph.prim(b), Prim::Reduce(_)) || graph.size(b).is_coefficient(&self.space.variables))
+            // it leads nowhere from the root, and always will
+            self.starts.swap_remove(place);
         };
-        let in_data = data.iter().any(|&d| below(d, channel));
-        if !in_data && state.weights.iter().filter(|w| w.iter().any(|&d| below(d, channel))).all(|w| w.iter().all(small)) {
-            return Err("channels meet through small axes only");
-        }
-        let ci = self.space.data[1];
-        let mixes = state.sums.iter().any(|&s| !graph.size(s).is_coefficient(&self.space.variables)) || self.space.output[1] == ci;
-        if !mixes {
-            return Err("channels are not mixed");
-        }
-        let mut whole = vec![outputs[0]];
-        whole.extend(data);
-        let operator = Operator::new(graph, outputs.to_vec(), state.sums, whole, state.weights).map_err(|_| "not legal")?;
-        for (binding, &most) in self.space.bindings.iter().zip(&self.space.max_params) {
-            match operator.n_params(binding) {
-                Ok(n) if n <= most => {}
-                Ok(_) => return Err("parameters over budget"),
-                Err(_) => return Err("a size does not divide"),
-            }
-        }
-        if !self.seen.insert(operator.id()) {
-            return Err("seen before");
-        }
-        Ok(operator)
+        self.starts[place].n_walks += 1;
+        Some((Begun::Start(place), self.starts[place].state.clone()?))
     }
 
-    fn action(&mut self, graph: &Graph, state: &Partial) -> Option<Action> {
-        // a few draws: most kinds have a legal place in most states
-        for _ in 0..12 {
-            let action = match self.rng.random_range(0..100) {
-                0..30 => self.contract(graph, state),
-                30..55 => self.unfold(graph, state),
-                55..75 => self.split(graph, state),
-                75..87 => self.merge(graph, state),
-                87..94 => self.shift(graph, state),
-                94..97 => self.stride(graph, state),
-                _ => self.expand(graph, state),
-            };
-            if action.is_some() {
-                return action;
+    /// A random state that operators were found from, mostly one that new ones still come from.
+    fn again(&mut self, rng: &mut ChaCha8Rng) -> Option<(Begun, Partial)> {
+        loop {
+            let place = rng.random_range(0..self.grounds.len());
+            let ground = &mut self.grounds[place];
+            let rate = f64::from(ground.n_new + 1) / f64::from(ground.n_walks + 1);
+            if rng.random_bool(rate.powi(2)) {
+                ground.n_walks += 1;
+                return Some((Begun::Ground(place), ground.state.clone()));
+            }
+        }
+    }
+}
+
+impl Space {
+    /// All multisets of sums that an operator may have.
+    pub fn multisets(&self) -> Vec<Vec<Size>> {
+        self.sizes.reductions(self.options.reductions, self.wanted_product, self.options.max_sum_ratio)
+    }
+
+    fn is_usual_sums(&self, sums: &[Size]) -> bool {
+        sums.iter().all(|&s| self.is_usual(s))
+    }
+
+    /// A single variable, or the channels over a single coefficient: what convolutions sum over.
+    fn is_usual(&self, size: Size) -> bool {
+        let variables = self.variables();
+        let plain = |s: Size| variables.names().iter().any(|n| variables.size(n) == Some(s));
+        let channels = self.shapes.channels.map(|(i, _)| self.shapes.data[i].size);
+        plain(size) || channels.is_some_and(|c| plain(c.over(size)) && c.over(size).is_coefficient(variables))
+    }
+
+    /// The state after one random action that leaves a way to finish within so many actions; `None` where some draws found
+    /// none.
+    fn step(&mut self, state: &Partial, most: usize, rng: &mut impl Rng) -> Option<Partial> {
+        if state.n_actions >= most || state.steps == ONLY_SUMS {
+            return None;
+        }
+        let total: u32 = CHANCES.iter().map(|c| c.1).sum();
+        for _ in 0..DRAWS {
+            let mut at = rng.random_range(0..total);
+            let kind = CHANCES.iter().find(|c| {
+                let found = c.1 > at;
+                at = at.saturating_sub(c.1);
+                found
+            });
+            let Some(action) = self.draw(state, kind?.0, rng) else { continue };
+            if let Ok(next) = self.child(state, &action)
+                && next.n_actions + next.steps <= most
+            {
+                return Some(next);
             }
         }
         None
     }
 
-    fn pick(&mut self, state: &Partial) -> Option<Dim> {
-        state.frontier.choose(&mut self.rng).copied()
+    /// About how many actions a finished operator needs from here: a contraction, and one for each small sum. More than the
+    /// distance, which counts what no operator can do without.
+    fn need(&self, state: &Partial) -> usize {
+        let variables = self.sizes.variables();
+        let is_small = |t: &&Top| matches!(self.graph.prim(t.dim), Prim::Reduce(_)) && self.graph.size(t.dim).is_coefficient(variables);
+        let n_small = state.frontier.iter().filter(is_small).count();
+        state.steps.max(n_small + usize::from(state.weights.is_empty()))
     }
 
-    fn contract(&mut self, graph: &Graph, state: &Partial) -> Option<Action> {
-        if state.weights.len() >= self.space.max_weights {
-            return None;
+    /// An action of a kind, of any dims; most that convolutions do not have are passed over.
+    fn draw(&mut self, state: &Partial, kind: Kind, rng: &mut impl Rng) -> Option<Action> {
+        if kind == Kind::Contract {
+            return self.draw_contraction(state, rng);
         }
-        let variables = &self.space.variables;
-        let mut axes = Vec::new();
-        for &d in &state.frontier {
-            let spatial = matches!(graph.prim(d), Prim::Output(i) if i >= 2) || matches!(graph.prim(d), Prim::Unfold(..));
-            let is_output = graph.below(d).iter().any(|&b| matches!(graph.prim(b), Prim::Output(_)));
-            let is_rank = !is_output && !graph.size(d).is_coefficient(variables);
-            let inner = if spatial {
-                0.03
-            } else if is_output {
-                0.35
-            } else {
-                0.8
+        let only_usual = rng.random_bool(USUAL_ACTIONS);
+        for _ in 0..PAIRS {
+            let dim = state.frontier.choose(rng)?.dim;
+            let action = match kind {
+                Kind::Contract | Kind::Reduce => return None,
+                Kind::Split => Action::Split(dim, state.frontier.choose(rng)?.dim),
+                Kind::Unfold => Action::Unfold(dim, state.frontier.choose(rng)?.dim),
+                Kind::Merge => {
+                    self.local(state).may_merge(state.top(dim)?).ok()?;
+                    Action::Merge(dim, *self.blocks(state, dim).choose(rng)?)
+                }
+                Kind::Shift => Action::Shift(dim),
+                Kind::Stride => {
+                    self.local(state).may_stride(state.top(dim)?).ok()?;
+                    Action::Stride(dim, *self.free.choose(rng)?)
+                }
+                Kind::Expand => Action::Expand(dim),
             };
-            let outer = if spatial {
-                0.0
-            } else if is_output || (is_rank && state.is_shared(d)) {
-                0.5
-            } else {
-                0.0
-            };
-            if self.rng.random_bool(outer) {
-                axes.push((d, true));
-            } else if self.rng.random_bool(inner) {
-                axes.push((d, false));
+            if !only_usual || self.is_usual_action(&action) {
+                return Some(action);
             }
         }
-        // a weight without a summed axis only scales
-        let sums = axes.iter().any(|a| graph.below(a.0).iter().any(|&b| matches!(graph.prim(b), Prim::Reduce(_))));
-        let repeats = state.weights.iter().any(|w| axes.iter().all(|a| w.contains(&a.0)));
-        (sums && !repeats).then_some(Action::Contract(axes))
+        None
     }
 
-    fn unfold(&mut self, graph: &Graph, state: &Partial) -> Option<Action> {
-        let (main, window) = (self.pick(state)?, self.pick(state)?);
-        let window_ok = match graph.prim(window) {
-            Prim::Reduce(_) => state.is_shared(window),
-            Prim::Stride(x, _) => state.is_shared(x),
-            Prim::Inner(..) => true,
-            _ => false,
-        };
-        let main_ok = graph.below(main).iter().any(|&b| matches!(graph.prim(b), Prim::Output(i) if i >= 2));
-        let fits = self.all(graph.size(main), graph.size(window), |m, w| m >= w && w > 1);
-        (main != window && window_ok && main_ok && fits && graph.size(window).is_coefficient(&self.space.variables))
-            .then_some(Action::Unfold(main, window))
+    fn of_place(&self, d: Dim) -> bool {
+        self.shapes.places.iter().any(|&p| self.graph.depends(d, self.outputs[p]))
     }
 
-    fn split(&mut self, graph: &Graph, state: &Partial) -> Option<Action> {
-        let (l, r) = (self.pick(state)?, self.pick(state)?);
-        let undoes = matches!((graph.prim(l), graph.prim(r)), (Prim::Outer(x, n), Prim::Inner(y, m)) if (x, n) == (y, m));
-        let both_sums =
-            matches!((graph.prim(l), graph.prim(r)), (Prim::Reduce(_), Prim::Reduce(_))) && !state.is_shared(l) && !state.is_shared(r);
-        let leans_left = matches!(graph.prim(l), Prim::Split(..));
-        // the product must be able to become an axis of the data
-        let size = graph.size(l).times(graph.size(r));
-        let useful = self.space.data[1..].contains(&size)
-            || self
-                .space
-                .coefficients
-                .iter()
-                .any(|&c| self.space.data[1..].contains(&size.times(c)) || self.space.data[1..].contains(&size.over(c)));
-        (l != r && !undoes && !both_sums && !leans_left && useful && self.divides(size)).then_some(Action::Split(l, r))
+    /// Does the action do what convolutions do: windows and shifts of places, small sums strided, splits towards an axis of
+    /// the data, merges by a small number?
+    fn is_usual_action(&self, action: &Action) -> bool {
+        let (graph, variables) = (&self.graph, self.sizes.variables());
+        let is_small = |d: Dim| graph.size(d).is_coefficient(variables);
+        match *action {
+            Action::Split(l, r) => self.near.binary_search(&graph.size(l).times(graph.size(r))).is_ok(),
+            Action::Merge(x, block) => block.is_coefficient(variables) || graph.size(x).over(block).is_coefficient(variables),
+            Action::Shift(x) => self.of_place(x),
+            Action::Stride(x, _) => is_small(x),
+            Action::Unfold(main, window) => is_small(window) && self.of_place(main),
+            _ => true,
+        }
     }
 
-    fn merge(&mut self, graph: &Graph, state: &Partial) -> Option<Action> {
-        let x = self.pick(state)?;
-        let of_sum = matches!(graph.prim(x), Prim::Reduce(_) | Prim::Split(..) | Prim::Outer(..));
-        let &c = self.space.coefficients.choose(&mut self.rng)?;
-        let size = graph.size(x);
-        let block = if self.rng.random_bool(0.5) { c } else { size.over(c) };
-        let legal = self.divides(block) && self.divides(size.over(block)) && self.all(size, block, |x, b| b > 1 && b < x);
-        (!of_sum && legal && !size.over(block).divides_by_primary(&self.space.variables)).then_some(Action::Merge(x, block))
-    }
-
-    fn shift(&mut self, graph: &Graph, state: &Partial) -> Option<Action> {
-        let x = self.pick(state)?;
-        let refused = matches!(graph.prim(x), Prim::Reduce(_) | Prim::Shift(_) | Prim::Output(0 | 1));
-        let spatial = graph.below(x).iter().any(|&b| matches!(graph.prim(b), Prim::Output(i) if i >= 2));
-        (!refused && spatial).then_some(Action::Shift(x))
-    }
-
-    fn stride(&mut self, graph: &Graph, state: &Partial) -> Option<Action> {
-        let x = self.pick(state)?;
-        let &step = self.space.coefficients.choose(&mut self.rng)?;
-        let window = matches!(graph.prim(x), Prim::Reduce(_)) && graph.size(x).is_coefficient(&self.space.variables) && state.is_shared(x);
-        window.then_some(Action::Stride(x, step))
-    }
-
-    fn expand(&mut self, graph: &Graph, state: &Partial) -> Option<Action> {
-        let x = self.pick(state)?;
-        matches!(graph.prim(x), Prim::Inner(..)).then_some(Action::Expand(x))
+    /// A contraction drawn dim by dim. The last one takes most of what only a weight can end: sums that are no axis of the
+    /// data, and dims of the output that the data do not have.
+    fn draw_contraction(&mut self, state: &Partial, rng: &mut impl Rng) -> Option<Action> {
+        if !self.local(state).may_contract() {
+            return None;
+        }
+        let left = self.options.depth - state.n_actions;
+        let is_last = state.weights.len() + 2 >= self.options.tensors || state.steps >= left || rng.random_bool(LAST);
+        let mut axes = Vec::new();
+        let mut outer = state.outer;
+        for top in &state.frontier {
+            if !self.local(state).may_share(top) {
+                continue;
+            }
+            let may_expand = self.local(state).may_expand(top, outer).is_ok();
+            let is_sum = matches!(self.graph.prim(top.dim), Prim::Reduce(_));
+            let wanted = self.wanted.iter().any(|a| a.size == self.graph.size(top.dim));
+            let (as_outer, as_inner) = if self.of_place(top.dim) {
+                (0.0, OF_PLACE)
+            } else if is_sum {
+                (if may_expand { 0.3 } else { 0.0 }, if top.shares == 0 { 0.85 } else { 0.35 })
+            } else if may_expand && !wanted {
+                (if is_last { 0.85 } else { 0.5 }, 0.5)
+            } else {
+                (if may_expand { 0.5 } else { 0.0 }, 0.35)
+            };
+            if rng.random_bool(as_outer) {
+                axes.push((top.dim, true));
+                if !matches!(self.graph.prim(top.dim), Prim::Reduce(_)) {
+                    outer = outer.times(self.graph.size(top.dim));
+                }
+            } else if rng.random_bool(as_inner) {
+                axes.push((top.dim, false));
+            }
+        }
+        let all_in = |w: &Vec<Dim>| axes.iter().all(|a| w.contains(&a.0)) || w.iter().all(|d| axes.iter().any(|a| a.0 == *d));
+        let repeats = !self.options.off.contains(Rule::WeightInWeight) && state.weights.iter().any(all_in);
+        (axes.len() >= 2 && !repeats).then_some(Action::Contract(axes))
     }
 }

@@ -35,6 +35,11 @@ impl Variables {
         &self.names
     }
 
+    /// The primaries are the first so many variables.
+    pub fn n_primary(&self) -> usize {
+        self.n_primary
+    }
+
     /// The size that is one variable; `None` for a name that is not in the table.
     pub fn size(&self, name: &str) -> Option<Size> {
         let i = self.names.iter().position(|n| n == name)?;
@@ -127,6 +132,9 @@ impl Size {
     pub fn times(self, other: Size) -> Size {
         let mut powers = self.powers;
         powers.iter_mut().zip(other.powers).for_each(|(a, b)| *a = a.saturating_add(b));
+        if self.numerator | self.denominator | other.numerator | other.denominator == 1 {
+            return Size { powers, ..Size::ONE };
+        }
         let n = u64::from(self.numerator) * u64::from(other.numerator);
         Size::reduced(powers, n, u64::from(self.denominator) * u64::from(other.denominator))
     }
@@ -150,6 +158,23 @@ impl Size {
     /// The exponent of the `i`-th variable.
     pub fn exponent(self, i: usize) -> i8 {
         self.powers[i]
+    }
+
+    /// The exponents, in the table's order.
+    pub fn exponents(self) -> [i8; MAX_VARIABLES] {
+        self.powers
+    }
+
+    /// The rational factor, reduced.
+    pub fn factor(self) -> (u32, u32) {
+        (self.numerator, self.denominator)
+    }
+
+    /// This size with another exponent of the `i`-th variable.
+    #[must_use]
+    pub fn with_exponent(mut self, i: usize, exponent: i8) -> Size {
+        self.powers[i] = exponent;
+        self
     }
 
     /// No primary variable occurs.

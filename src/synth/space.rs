@@ -1,0 +1,214 @@
+//! The space of operators of one request: which actions a state has, and which operators it finishes to (Syno, sections 4
+//! and 5).
+
+mod actions;
+mod count;
+mod finish;
+pub(super) mod judge;
+
+pub use actions::{Arc, Child, Kind};
+pub use count::{Count, Level};
+
+use super::canon::{Local, Refusals, Rule};
+use super::distance::{Memo, Target, Wanted};
+use super::graph::{Dim, Graph};
+use super::legal::{Divisors, Sizes};
+use super::options::Options;
+use super::partial::{Action, Partial, Top};
+use super::prim::Prim;
+use super::size::{Binding, Size, Variables};
+use crate::error::{Result, invalid};
+
+/// One axis of the output or the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Axis {
+    pub size: Size,
+    /// Its elements have no order of their own (channels).
+    pub unordered: bool,
+}
+
+/// The shapes that an operator joins.
+#[derive(Clone, Debug)]
+pub struct Shapes {
+    pub output: Vec<Axis>,
+    pub data: Vec<Axis>,
+    /// Axes of the data that are axes of the output, not searched (the batch): (data's, output's).
+    pub fixed: Vec<(usize, usize)>,
+    /// The output's axes that are places of an image.
+    pub places: Vec<usize>,
+    /// The channels: (data's axis, output's axis).
+    pub channels: Option<(usize, usize)>,
+}
+
+/// What operators are asked for, and what is known of the answer so far.
+#[derive(Clone, Debug)]
+pub struct Space {
+    pub shapes: Shapes,
+    pub options: Options,
+    /// One per distinct slot; an operator must be legal under all of them.
+    pub bindings: Vec<Binding>,
+    /// Elements of all weights, per binding.
+    pub max_params: Vec<u64>,
+    /// Every refusal so far.
+    pub refused: Refusals,
+    pub(super) sizes: Sizes,
+    pub(super) graph: Graph,
+    pub(super) outputs: Vec<Dim>,
+    /// The data's searched axes.
+    pub(super) wanted: Vec<Axis>,
+    divisors: Divisors,
+    pub(super) free: Vec<Size>,
+    /// The sizes of the data's searched axes, and these times and over what is free and small; sorted.
+    pub(super) near: Vec<Size>,
+    target: Target,
+    distances: Memo,
+    /// The product of the data's searched axes, and of all its axes.
+    pub(super) wanted_product: Size,
+    data_product: Size,
+}
+
+impl Space {
+    /// # Errors
+    /// Fixed axes that are not there or not equal.
+    pub fn new(shapes: Shapes, sizes: Sizes, bindings: Vec<Binding>, options: Options) -> Result<Space> {
+        for &(i, o) in &shapes.fixed {
+            let pair = (shapes.data.get(i).map(|a| a.size), shapes.output.get(o).map(|a| a.size));
+            if pair.0.is_none() || pair.0 != pair.1 {
+                return invalid(format!("axis {i} of the data cannot be axis {o} of the output: one is missing or their sizes differ"));
+            }
+        }
+        let mut graph = Graph::new(sizes.variables().clone());
+        let outputs = shapes.output.iter().enumerate().map(|(i, a)| graph.leaf(Prim::Output(i as u8), a.size)).collect();
+        let is_fixed = |i: &usize| shapes.fixed.iter().any(|f| f.0 == *i);
+        let wanted: Vec<Axis> = (0..shapes.data.len()).filter(|i| !is_fixed(i)).map(|i| shapes.data[i]).collect();
+        let product = |axes: &[Axis]| axes.iter().fold(Size::ONE, |p, a| p.times(a.size));
+        let (wanted_product, data_product) = (product(&wanted), product(&shapes.data));
+        let free = sizes.free(&sizes.allowance());
+        let target = Target::new(wanted.iter().map(|a| Wanted { size: a.size, unordered: a.unordered }).collect());
+        let small: Vec<Size> = free.iter().copied().filter(|s| s.is_coefficient(sizes.variables())).chain([Size::ONE]).collect();
+        let mut near: Vec<Size> = wanted.iter().flat_map(|a| small.iter().flat_map(|s| [a.size.times(*s), a.size.over(*s)])).collect();
+        near.sort();
+        near.dedup();
+        let max_params = vec![u64::MAX; bindings.len()];
+        Ok(Space {
+            shapes,
+            options,
+            bindings,
+            max_params,
+            refused: Refusals::default(),
+            sizes,
+            graph,
+            outputs,
+            wanted,
+            divisors: Divisors::default(),
+            free,
+            near,
+            target,
+            distances: Memo::default(),
+            wanted_product,
+            data_product,
+        })
+    }
+
+    /// The space of replacements of a 3×3 convolution in the given slots, with at most its parameters.
+    ///
+    /// # Errors
+    /// No binding; a coefficient that has no value or divides nothing.
+    pub fn of_conv(bindings: Vec<Binding>, coefficients: &[String], max_depth: usize, max_weights: usize) -> Result<Space> {
+        if bindings.is_empty() {
+            return invalid("no slot to fill: name at least one in [slots]");
+        }
+        // where every slot keeps its channels, Ci and Co are one variable, used as often as both, and depthwise weights become possible
+        let same_channels = bindings.iter().all(|b| b.0.get("Ci") == b.0.get("Co"));
+        let (ci, co) = if same_channels { (4, 0) } else { (2, 2) };
+        let mut most = vec![("N", 0), ("Ci", ci), ("Co", co), ("H", 0), ("W", 0)];
+        most.extend(coefficients.iter().map(|c| (c.as_str(), COEFFICIENT_USES)));
+        let mut sizes = Sizes::new(&most, &bindings)?;
+        sizes.max_variables = 3;
+        sizes.max_powers = 4;
+        sizes.n_per_variable = 3;
+        let size = |name: &str| sizes.variables().size(name).unwrap_or(Size::ONE);
+        let axis = |name: &str, unordered| Axis { size: size(name), unordered };
+        let image = |channels| vec![axis("N", false), axis(channels, true), axis("H", false), axis("W", false)];
+        let shapes = Shapes {
+            output: image(if same_channels { "Ci" } else { "Co" }),
+            data: image("Ci"),
+            fixed: vec![(0, 0)],
+            places: vec![2, 3],
+            channels: Some((1, 1)),
+        };
+        let conv = |b: &Binding| ["Ci", "Co"].iter().map(|n| b.0.get(*n).copied().unwrap_or(1) as u64).product::<u64>() * 9;
+        let max_params = bindings.iter().map(conv).collect();
+        let options = Options { depth: max_depth, tensors: max_weights + 1, ..Options::ours() };
+        Ok(Space { max_params, ..Space::new(shapes, sizes, bindings, options)? })
+    }
+
+    pub fn variables(&self) -> &Variables {
+        self.sizes.variables()
+    }
+
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    pub fn sizes(&self) -> &Sizes {
+        &self.sizes
+    }
+
+    /// The state before any action.
+    pub fn root(&mut self) -> Partial {
+        let is_fixed = |o: usize| self.shapes.fixed.iter().any(|f| f.1 == o);
+        let searched = self.outputs.iter().enumerate().filter(|(o, _)| !is_fixed(*o));
+        let tops = searched.map(|(o, &d)| Top::output(&self.graph, d, self.shapes.output[o].unordered)).collect();
+        let mut root = Partial::root(tops, self.sizes.allowance());
+        root.steps = self.judge(&root).unwrap_or(0);
+        root
+    }
+
+    pub(super) fn local<'a>(&'a mut self, state: &'a Partial) -> Local<'a> {
+        Local {
+            graph: &self.graph,
+            sizes: &self.sizes,
+            divisors: &mut self.divisors,
+            free: &self.free,
+            options: &self.options,
+            data: self.wanted_product,
+            state,
+        }
+    }
+
+    /// May the action be taken here, whatever its state can still become?
+    ///
+    /// # Errors
+    /// The rule that refuses it.
+    pub fn check(&mut self, state: &Partial, action: &Action) -> std::result::Result<(), Rule> {
+        self.local(state).check(action)
+    }
+
+    /// The state after an action.
+    ///
+    /// # Errors
+    /// The rule that refuses the action, or the state that it leads to.
+    pub fn child(&mut self, state: &Partial, action: &Action) -> std::result::Result<Partial, Rule> {
+        let child = self.try_child(state, action);
+        if let Err(rule) = child {
+            self.refused.count(rule);
+        }
+        child
+    }
+
+    pub(super) fn try_child(&mut self, state: &Partial, action: &Action) -> std::result::Result<Partial, Rule> {
+        self.check(state, action)?;
+        self.grown(state, action)
+    }
+
+    /// The state after an action that was checked.
+    fn grown(&mut self, state: &Partial, action: &Action) -> std::result::Result<Partial, Rule> {
+        let mut child = state.apply(&mut self.graph, &self.sizes, action).ok_or(Rule::Gone)?;
+        child.steps = self.judge(&child)?;
+        Ok(child)
+    }
+}
+
+/// Times that one of our operators may divide or multiply by one coefficient.
+const COEFFICIENT_USES: u8 = 3;

@@ -1,0 +1,163 @@
+//! What can still come of a state: how many actions are left at least, and how many multiply-adds.
+
+use super::Space;
+use crate::synth::bound::{Decrease, Game, bytes};
+use crate::synth::canon::{self, Rule};
+use crate::synth::distance::{Axis, Budget};
+use crate::synth::graph::Dim;
+use crate::synth::legal::Ratio;
+use crate::synth::partial::{Partial, Top};
+use crate::synth::prim::Prim;
+use crate::synth::size::Size;
+
+/// Lengths travel as bytes; no operator has more primitives on a dim.
+const LONGEST: usize = u8::MAX as usize;
+
+/// In place of a state's distance: nothing but more sums can help.
+pub(in crate::synth) const ONLY_SUMS: usize = usize::MAX;
+
+impl Space {
+    /// At least so many actions are left; or the rule by which nothing can come of the state.
+    pub(super) fn judge(&mut self, state: &Partial) -> Result<usize, Rule> {
+        let off = self.options.off;
+        let mut steps = 0;
+        let mut becomes = vec![];
+        if !off.contains(Rule::Distance) {
+            let left = self.options.depth.saturating_sub(state.n_actions);
+            match self.steps_left(state).filter(|s| s.0 <= left) {
+                Some(found) => (steps, becomes) = found,
+                // more sums may make it possible
+                None if state.is_reducing() && state.sums.len() < self.options.reductions && left > 0 => steps = ONLY_SUMS,
+                None => return Err(Rule::Distance),
+            }
+        }
+        if !off.contains(Rule::Stuck) && !state.is_reducing() && self.is_stuck(state) {
+            return Err(Rule::Stuck);
+        }
+        if !off.contains(Rule::Unordered) && !canon::unordered(&self.graph, state, &becomes) {
+            return Err(Rule::Unordered);
+        }
+        if state.weights.len() + 1 >= self.options.tensors {
+            self.check_pooling(state)?;
+        }
+        if let Some(most) = self.options.max_flops.filter(|_| !off.contains(Rule::Flops))
+            && self.least_flops(state) > most
+        {
+            return Err(Rule::Flops);
+        }
+        Ok(steps)
+    }
+
+    /// A sum that no weight will see must be joined to something by a Split, one for each (or strided), or be an axis of
+    /// the data as it is.
+    fn is_stuck(&mut self, state: &Partial) -> bool {
+        let most = self.options.most;
+        let bare = |t: &&Top| matches!(t.bare(&self.graph), Some(Prim::Reduce(_)));
+        let unwanted = |t: &&Top| self.wanted.iter().all(|a| a.size != self.graph.size(t.dim));
+        let n_bare = state.frontier.iter().filter(bare).filter(unwanted).count();
+        let left = self.options.depth - state.n_actions.min(self.options.depth);
+        let splits = most.splits.saturating_sub(state.counts.splits);
+        let strides = most.strides.saturating_sub(state.counts.strides);
+        n_bare > splits.saturating_add(strides).min(left) && !self.local(state).may_contract()
+    }
+
+    pub(super) fn check_pooling(&self, state: &Partial) -> Result<(), Rule> {
+        let pooled = canon::pooled(&self.graph, state);
+        let fits = self.sizes.at_most(pooled, Ratio(self.options.max_pooling.into(), 1));
+        if fits || self.options.off.contains(Rule::Pooling) { Ok(()) } else { Err(Rule::Pooling) }
+    }
+
+    /// A lower bound of the actions left, and what is certain of unordered axes; `None` where nothing can be reached.
+    fn steps_left(&mut self, state: &Partial) -> Option<(usize, Vec<(Dim, usize)>)> {
+        let left = self.options.depth.checked_sub(state.n_actions)?;
+        let (counts, most) = (state.counts, self.options.most);
+        let rest = |most: usize, used: usize| {
+            let left = if most == usize::MAX { self.options.depth } else { most.saturating_sub(used) };
+            left as u32
+        };
+        let (merges, splits) = (rest(most.merges, counts.merges), rest(most.splits, counts.splits));
+        let leaves = rest(most.unfolds, counts.unfolds) + rest(most.expands, counts.expands);
+        let may_contract = self.local(state).may_contract();
+        let contracts = may_contract && self.options.admissible;
+        // after one more contraction a sum may be outer in a second one
+        let two = contracts && state.weights.len() + 2 < self.options.tensors;
+        let mut current = Vec::with_capacity(state.frontier.len());
+        for top in &state.frontier {
+            let is_sum = matches!(self.graph.prim(top.dim), Prim::Reduce(_));
+            let drops = contracts && {
+                let local = self.local(state);
+                local.may_share(top) && (local.may_expand(top, Size::ONE).is_ok() || (two && is_sum && top.shares == 0))
+            };
+            let length = self.options.chain.saturating_sub(usize::from(top.height));
+            current.push(Axis { size: self.graph.size(top.dim), left: length.min(LONGEST) as u8, discards: top.discards, drops });
+        }
+        let odd_growth = !may_contract && self.options.max_repeat <= 1 && self.options.odd_windows;
+        let budget = Budget { merges, splits, leaves, steps: left as u32, contracts, odd_growth };
+        let found = self.distances.distance(&self.target, &self.sizes, &current, &budget);
+        let mut steps = found.steps? as usize;
+        if contracts && state.weights.is_empty() && !self.options.off.contains(Rule::NoWeight) {
+            // a contraction is an action of its own, unless it is the one that drops dims
+            steps = steps.max(1);
+        }
+        let becomes = state.frontier.iter().zip(&found.unordered).filter_map(|(top, axis)| axis.map(|axis| (top.dim, axis))).collect();
+        Some((steps, becomes))
+    }
+
+    /// A lower bound of the multiply-adds of everything that the state can become, over all bindings together.
+    pub fn least_flops(&self, state: &Partial) -> u64 {
+        self.game(state).flops()
+    }
+
+    /// A lower bound of the bytes moved by everything that the state can become, over all bindings together.
+    pub fn least_bytes(&self, state: &Partial) -> u64 {
+        let product = |axes: &[super::Axis]| axes.iter().fold(Size::ONE, |p, a| p.times(a.size));
+        // a Stride may skip elements of the data
+        let skips = self.options.most.strides > 0;
+        let data = if skips { vec![0; self.sizes.n_bindings()] } else { self.values(self.data_product, false) };
+        let weight = |w: &Vec<Dim>| self.values(w.iter().fold(Size::ONE, |p, &d| p.times(self.graph.size(d))), false);
+        bytes(&data, &self.values(product(&self.shapes.output), false), &state.weights.iter().map(weight).collect::<Vec<_>>())
+    }
+
+    /// The values of a size, one per binding, rounded down or up.
+    fn values(&self, size: Size, up: bool) -> Vec<u64> {
+        let whole = |r: Ratio| u64::try_from(if up { r.0.div_ceil(r.1) } else { r.0 / r.1 }).unwrap_or(u64::MAX);
+        let unknown = if up { u64::MAX } else { 0 };
+        (0..self.sizes.n_bindings()).map(|i| self.sizes.value(size, i).map_or(unknown, whole)).collect()
+    }
+
+    fn game(&self, state: &Partial) -> Game {
+        let graph = &self.graph;
+        // what multiplies the elements: the dim that it stands above, and its size
+        let mut increases: Vec<(Dim, Size)> = state.expanded.iter().map(|t| (t.dim, graph.size(t.dim))).collect();
+        let mut strides = Size::ONE;
+        for d in state.dims(graph) {
+            match graph.prim(d) {
+                Prim::Unfold(_, window) => increases.push((d, graph.size(window))),
+                Prim::Stride(_, step) => strides = strides.times(step),
+                _ => {}
+            }
+        }
+        // without the others the bound is only weaker
+        increases.truncate(u64::BITS as usize);
+        let above = |d: Dim| (0..increases.len()).filter(|&i| graph.depends(increases[i].0, d)).fold(0u64, |set, i| set | 1 << i);
+        let is_unfold = |d: Dim| matches!(graph.prim(d), Prim::Unfold(..));
+        let mut needs: Vec<u64> = state.sums.iter().map(|&s| above(s)).collect();
+        for weight in &state.weights {
+            // a weight is multiplied in at once; a window that slides below its axis may come after
+            let own = |d: Dim| (0..increases.len()).filter(|&i| increases[i].0 == d).fold(0u64, |set, i| set | 1 << i);
+            let all = weight.iter().fold(0, |set, &d| set | above(d) & !(if is_unfold(d) { own(d) } else { 0 }));
+            for (sum, need) in state.sums.iter().zip(&mut needs) {
+                if weight.iter().any(|&d| graph.depends(d, *sum)) {
+                    *need |= all;
+                }
+            }
+        }
+        let decrease = |(&sum, needs): (&Dim, u64)| Decrease { size: self.values(graph.size(sum), true), needs };
+        Game {
+            elements: self.values(self.data_product, false),
+            strides: self.values(strides, true),
+            increases: increases.iter().map(|i| self.values(i.1, false)).collect(),
+            decreases: state.sums.iter().zip(needs).map(decrease).collect(),
+        }
+    }
+}
