@@ -482,7 +482,7 @@ fn train_verb(args: &TrainArgs) -> Result<Exit> {
     let work = interruptible()?;
     let mut machine = Machine::for_training(&spec, work.stop.clone())?;
     let n_samples = args.samples.unwrap_or_else(|| u64::from(spec.train.epochs) * machine.n_train());
-    let job = Job { number: 0, nests, n_samples, milestones: vec![], save: args.save.clone() };
+    let job = Job { number: 0, nests, n_samples, milestones: vec![], held_out: false, save: args.save.clone() };
     if args.format == Format::Csv {
         put("n_seen,loss,accuracy,secs\n")?;
     }

@@ -89,6 +89,37 @@ fn a_training_learns_reports_and_repeats_itself_bit_for_bit() {
 }
 
 #[test]
+fn held_out_pictures_are_judged_by_and_not_trained_on() {
+    let dir = tempfile::tempdir().unwrap();
+    // test pictures that would be classified quite differently: all labels are wrong
+    write_fashion(dir.path(), 600, 100);
+    let labels = dir.path().join("t10k-labels-idx1-ubyte");
+    let mut bytes = std::fs::read(&labels).unwrap();
+    bytes[8..].iter_mut().for_each(|l| *l = (*l + 1) % 10);
+    std::fs::write(&labels, bytes).unwrap();
+    let once = |held_out, n_train: Option<usize>| {
+        let mut r = request(dir.path(), "conv");
+        r.recipe.held_out = held_out;
+        if let Some(n) = n_train {
+            let short = dir.path().join(n.to_string());
+            std::fs::create_dir(&short).unwrap();
+            write_fashion(&short, n, 100);
+            r.data.folder = Some(short);
+        }
+        run(r).1
+    };
+    let judged = once(true, None);
+    let last = judged.last().unwrap();
+    assert_eq!(last.n_test, 100);
+    assert!(last.accuracy > 0.7, "{judged:?}");
+    assert!(once(false, None).last().unwrap().accuracy < 0.3);
+    // the same steps as in a training that never had those pictures, but for the pixels' mean and deviation
+    let without = once(false, Some(500));
+    let losses = |e: &[Epoch]| e.iter().map(|e| e.loss).collect::<Vec<_>>();
+    assert_eq!(losses(&judged), losses(&without));
+}
+
+#[test]
 fn folding_batch_norm_changes_nothing_but_rounding() {
     let dir = tempfile::tempdir().unwrap();
     write_fashion(dir.path(), 64, 32);

@@ -18,6 +18,8 @@ pub struct Job {
     pub n_samples: u64,
     /// (pictures seen, least accuracy): the training stops early below it.
     pub milestones: Vec<(u64, f64)>,
+    /// Evaluated on held-out training pictures: what chooses must not see the test pictures.
+    pub held_out: bool,
     /// Where the weights go.
     pub save: Option<PathBuf>,
 }

@@ -213,7 +213,7 @@ impl Evaluator for Machine {
             backbone: backbone.clone(),
             nests: job.nests.clone(),
             data: self.source.clone(),
-            recipe: self.recipe(job.n_samples),
+            recipe: Recipe { held_out: job.held_out, ..self.recipe(job.n_samples) },
             seed: train_seed(&self.spec),
             n_threads: 1,
             save: job.save.clone(),

@@ -302,7 +302,7 @@ impl<'a> Study<'a> {
         };
         let save = (kind == Training::Full).then(|| self.weights_file(number));
         let nests = self.slots.nests(operator, i64::from(self.spec.train.batch))?;
-        Ok(Job { number, nests, n_samples, milestones, save })
+        Ok(Job { number, nests, n_samples, milestones, held_out: kind == Training::Proxy, save })
     }
 
     /// Where a trial's trained weights are kept: in a folder beside the store.

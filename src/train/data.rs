@@ -48,6 +48,12 @@ impl Pictures {
         self.labels.is_empty()
     }
 
+    /// Splits off the pictures from `n` on.
+    pub fn split_off(&mut self, n: usize) -> Pictures {
+        let n = n.min(self.len());
+        Pictures { shape: self.shape, pixels: self.pixels.split_off(n * self.stride()), labels: self.labels.split_off(n) }
+    }
+
     /// Bytes of one picture.
     pub fn stride(&self) -> usize {
         self.shape.iter().product()

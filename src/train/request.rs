@@ -40,6 +40,8 @@ pub struct Recipe {
     pub n_evaluations: u64,
     /// Test pictures used by all evaluations but the last, which uses all. 0: all.
     pub n_test: usize,
+    /// Evaluations ask the last sixth of the training pictures, which is then not trained on, in place of the test pictures.
+    pub held_out: bool,
     pub precision: Precision,
 }
 
@@ -59,6 +61,7 @@ impl Default for Recipe {
             flip: true,
             n_evaluations: 5,
             n_test: 2000,
+            held_out: false,
             precision: Precision::Auto,
         }
     }
@@ -154,7 +157,7 @@ pub struct Epoch {
     pub n_samples: u64,
     /// Mean training loss since the last evaluation.
     pub loss: f64,
-    /// Fraction of test pictures that are classified correctly, and how many were asked.
+    /// Fraction of test (or held-out) pictures that are classified correctly, and how many were asked.
     pub accuracy: f64,
     pub n_test: usize,
     /// Since the start, evaluations included.

@@ -26,6 +26,9 @@ pub fn serve() -> Result<()> {
     })
 }
 
+/// One training picture in so many is held out: as many as Fashion-MNIST and CIFAR have for tests, nearly.
+const HELD_OUT: usize = 6;
+
 /// At most every quarter of a second.
 struct Pulse {
     last: Instant,
@@ -143,7 +146,13 @@ fn train(request: &TrainRequest, answer: &mut dyn FnMut(&Answer)) -> Result<()> 
     check_slots(&request.backbone, &request.nests, recipe.batch)?;
     tch::set_num_threads(request.n_threads.max(1) as i32);
     let device = cuda::device();
-    let data = request.data.read()?;
+    let mut data = request.data.read()?;
+    if recipe.held_out {
+        data.test = data.train.split_off(data.train.len() - data.train.len() / HELD_OUT);
+        if data.test.is_empty() {
+            return invalid(format!("{} training pictures are too few to hold some out: give at least {HELD_OUT}", data.train.len()));
+        }
+    }
     let shape = data.train.shape.map(|s| s as i64);
     if shape != request.backbone.input || request.data.set.n_classes() > request.backbone.n_classes {
         return invalid(format!(
