@@ -127,7 +127,7 @@ pub struct Train {
     pub batch: u32,
     /// Highest learning rate of the schedule.
     pub lr: f64,
-    /// Candidates that are trained and tuned in full.
+    /// Candidates that are trained and tuned in full; 0: none, the search explores only.
     pub n_finalists: u32,
 }
 
@@ -397,7 +397,7 @@ impl Spec {
             whole("train.proxy_samples", train.proxy_samples, 1, 10_000_000),
             whole("train.batch", train.batch, 1, 8192),
             positive("train.lr", train.lr, "a learning rate, such as 0.1,"),
-            whole("train.n_finalists", train.n_finalists, 1, 1000),
+            whole("train.n_finalists", train.n_finalists, 0, 1000),
             whole("tune.trials", tune.trials, 1, 100_000),
             whole("tune.quick_trials", tune.quick_trials, 1, tune.trials.max(1))
                 .map(|(key, message)| (key, format!("{message} (tune.trials)"))),

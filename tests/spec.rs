@@ -159,7 +159,7 @@ fn each_fault_names_line_and_key_and_the_way_out() {
         ("[budget]\naccuracy_drop = nan\n", 2, "budget.accuracy_drop", "from 0 to 100"),
         ("[train]\nepochs = 0\n", 2, "train.epochs", "from 1 to"),
         ("[train]\nlr = 0.0\n", 2, "train.lr", "a learning rate"),
-        ("[train]\nn_finalists = 0\n", 2, "train.n_finalists", "from 1 to"),
+        ("[train]\nn_finalists = 1001\n", 2, "train.n_finalists", "from 0 to"),
         ("[tune]\ntrials = 4\n", 1, "tune.quick_trials", "from 1 to 4 (tune.trials)"),
         ("train = { epochs = 1,\n batch = 0 }\n", 2, "train.batch", "from 1 to"),
         ("train.lr = 0.1\ntrain.batch = 0\n", 2, "train.batch", "from 1 to"),

@@ -10,6 +10,9 @@ impl Study<'_> {
     /// Seconds kept for the finals, by what things took so far; early estimates are high, so never most of the budget.
     pub(super) fn reserve_secs(&self) -> Result<f64> {
         let n = self.spec.train.n_finalists as u64;
+        if n == 0 {
+            return Ok(0.0);
+        }
         let rounds = (n + 1).div_ceil(self.evaluator.n_parallel() as u64);
         let train = rounds as f64 * self.full_samples() as f64 * self.rates.per_picture();
         let model = self.slots.model(None, 1)?;
@@ -256,7 +259,7 @@ impl Study<'_> {
         let good = trials.iter().filter(|t| t.proxy_accuracy.is_some_and(|a| a >= least));
         let mut secs: Vec<f64> = good.filter_map(|t| t.slots.map(|s| s.median_secs)).collect();
         secs.sort_by(f64::total_cmp);
-        let enough = secs.get(self.spec.train.n_finalists as usize - 1);
+        let enough = (self.spec.train.n_finalists as usize).checked_sub(1).and_then(|last| secs.get(last));
         Ok(enough.map_or(WORTH_TRAINING, |s| (s / slots.median_secs).min(WORTH_TRAINING)))
     }
 

@@ -19,7 +19,9 @@ impl Study<'_> {
     pub(super) fn settle(&mut self) -> Result<Option<u32>> {
         let finalists = self.finalists()?;
         if finalists.is_empty() {
-            self.progress.say("no candidate was both faster and trained: nothing to settle");
+            let no_finals = self.spec.train.n_finalists == 0;
+            let why = if no_finals { "n_finalists = 0: no finals" } else { "no candidate was both faster and trained: nothing to settle" };
+            self.progress.say(why);
             self.store.save_winner(None)?;
             return Ok(None);
         }
