@@ -320,6 +320,24 @@ fn small(depth: usize) -> Space {
     space
 }
 
+/// The batch may stand at other places in the data and in the output.
+#[test]
+fn a_fixed_axis_of_the_data_is_the_axis_of_the_output_that_was_named() {
+    let mut space = small(4);
+    space.shapes.output.rotate_left(1);
+    let shapes = Shapes { fixed: vec![(0, 2)], places: vec![1], channels: Some((1, 0)), ..space.shapes.clone() };
+    let mut moved = Space::new(shapes, space.sizes().clone(), space.bindings.clone(), space.options.clone()).unwrap();
+    let count = moved.count_by_depth(4, 100_000);
+    assert!(count.complete && count.operators.len() >= 5, "{:?}", count.operators);
+    for text in &count.operators {
+        let operator = Operator::parse(text).unwrap();
+        assert_eq!(operator.data()[0], operator.outputs()[2], "{text}");
+        let binding = Binding::of(&[("N", 2), ("C", 8), ("H", 16), ("k", 3)]);
+        let nest = syntune::lower::lower(&operator, &binding).unwrap();
+        assert_eq!((&nest.tensors[0].shape[..], &nest.tensors[nest.output()].shape[..]), (&[2, 8, 16][..], &[8, 16, 2][..]), "{text}");
+    }
+}
+
 #[test]
 fn what_the_bounds_prune_leads_to_no_operator() {
     const DEPTH: usize = 5;
