@@ -25,6 +25,11 @@ impl Graph {
         &self.variables
     }
 
+    /// Dims made so far.
+    pub fn n_dims(&self) -> usize {
+        self.dims.len()
+    }
+
     /// A leaf (output axis or summed axis) of a given size.
     pub fn leaf(&mut self, prim: Prim, size: Size) -> Dim {
         debug_assert!(matches!(prim, Prim::Output(_) | Prim::Reduce(_)));
