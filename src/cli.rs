@@ -391,7 +391,8 @@ fn tune_verb(args: &TuneArgs) -> Result<Exit> {
     if args.trials == 0 || args.target.threads == 0 {
         return invalid("--trials and --threads must be at least 1");
     }
-    let mut nest = lower::lower(&operator, &binding)?.with_epilogue(epilogue(&args.epilogue)?, 1);
+    let channel = lower::layout::channel(operator.outputs().len());
+    let mut nest = lower::lower(&operator, &binding)?.with_epilogue(epilogue(&args.epilogue)?, channel);
     if !args.channels_first {
         nest = lower::layout::channels_last(&nest).0;
     }

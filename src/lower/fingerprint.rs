@@ -38,6 +38,12 @@ const MAX_DEGREE: usize = 2;
 /// Coefficients that may divide a primary together: Syno's own sizes go to `Hin/k1^4/t`.
 const MAX_DIVISORS: usize = 5;
 
+/// Tokens of a sequence, which stand in no weight: many of them cost little.
+const TOKENS: &str = "L";
+
+/// A window that strides over fewer places of a sequence than this has each of its taps inside somewhere.
+const REACH: i64 = 31;
+
 struct Exponents {
     first: u32,
     second: u32,
@@ -547,6 +553,9 @@ impl Choice<'_> {
     /// Windows and blocks fit, as far as they do really.
     fn floor(&self, i: usize, base: &[i64]) -> i64 {
         let least = self.values.iter().map(|v| v[i]).min().unwrap_or(1);
+        if self.variables.names()[i] == TOKENS {
+            return least.min(REACH);
+        }
         let widest = base[self.n_primary..].iter().copied().max().unwrap_or(1);
         least.min(widest + 1)
     }

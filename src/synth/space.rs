@@ -5,6 +5,7 @@ mod actions;
 mod count;
 mod finish;
 pub(super) mod judge;
+mod projection;
 
 pub use actions::{Arc, Child, Kind};
 pub use count::{Count, Level};
@@ -34,7 +35,7 @@ pub struct Shapes {
     pub data: Vec<Axis>,
     /// Axes of the data that are axes of the output, not searched (the batch): (data's, output's).
     pub fixed: Vec<(usize, usize)>,
-    /// The output's axes that are places of an image.
+    /// The output's axes that are places of an image or a sequence.
     pub places: Vec<usize>,
     /// The channels: (data's axis, output's axis).
     pub channels: Option<(usize, usize)>,
