@@ -224,11 +224,8 @@ impl Operators {
     /// Does the operator leave some of the places as they are? As in [`Synthesizer::refuse_one_way`].
     fn is_one_way(&self, id: FinalId) -> bool {
         let (Some(operator), shapes) = (self.met.get(&id), &self.synthesizer.space().shapes) else { return false };
-        let moves = |place: usize| {
-            let place = operator.outputs()[place];
-            operator.data().iter().any(|&d| d != place && operator.graph().depends(d, place))
-        };
-        shapes.places.iter().any(|&p| !moves(p))
+        let space = self.synthesizer.space();
+        shapes.places.iter().any(|&p| !space.moves(operator.graph(), operator.data(), operator.outputs()[p]))
     }
 
     fn draw(&mut self, from: &Partial, kind: Option<u8>, rng: &mut ChaCha8Rng) -> Option<FinalId> {
