@@ -92,7 +92,7 @@ struct OperatorArgs {
     /// A name (see `synth --library`), a text `y[…] = …`, a trial `STORE#NUMBER`, a file with one of these, or `-`
     operator: String,
     /// Values of its variables
-    #[arg(long, default_value = "N=1,Ci=64,Co=64,C=64,H=28,W=28,L=16,k=3,g=4,s=2", value_name = "NAME=N,…")]
+    #[arg(long, default_value = "N=1,Ci=64,Co=64,C=64,H=28,W=28,L=16,k=3,g=4,s=2,r=2", value_name = "NAME=N,…")]
     shape: String,
 }
 

@@ -214,8 +214,9 @@ pub fn random_projections(n: usize) -> Vec<(Operator, Binding)> {
 
 /// Every library operator at three bindings: odd and even windows, images that blocks divide.
 pub fn library_operators() -> Vec<(String, Operator, Binding)> {
-    let sizes =
-        |k, h, w| Binding::of(&[("N", 2), ("Ci", 8), ("Co", 12), ("C", 8), ("H", h), ("W", w), ("L", 5), ("g", 2), ("s", 2), ("k", k)]);
+    let sizes = |k, h, w| {
+        Binding::of(&[("N", 2), ("Ci", 8), ("Co", 12), ("C", 8), ("H", h), ("W", w), ("L", 5), ("g", 2), ("s", 2), ("r", 2), ("k", k)])
+    };
     let at =
         |name: &str| [(3, 6, 10), (2, 4, 6), (5, 6, 4)].map(|(k, h, w)| (format!("{name} k={k}"), resolve(name).unwrap(), sizes(k, h, w)));
     LIBRARY.iter().flat_map(|(name, _, _)| at(name)).collect()

@@ -468,7 +468,9 @@ pub fn small_bindings(bindings: &[Binding]) -> Result<Vec<Binding>> {
     let coefficients: Vec<Size> = matter.filter_map(|i| variables.size(&names[i])).collect();
     let choice = Choice { variables: &variables, values: &values, monomials: monomials(&coefficients), coefficients, n_primary };
     let one = choice.least(&values[0], &choice.coefficients, &[]);
-    let two = choice.least(&values[values.len() - 1], &choice.monomials, &one);
+    // coefficients that differ between slots, as strides do, must differ here too
+    let other = values.iter().rev().find(|v| v[n_primary..] != values[0][n_primary..]).unwrap_or(&values[values.len() - 1]);
+    let two = choice.least(other, &choice.monomials, &one);
     let binding = |small: &[i64]| Binding(names.iter().cloned().zip(small.iter().copied()).collect());
     let mut both = vec![binding(&one), binding(&two)];
     both.dedup();

@@ -225,14 +225,8 @@ impl Operators {
     /// Does the operator leave some of the places as they are? As in [`Synthesizer::refuse_one_way`].
     fn is_one_way(&self, id: FinalId) -> bool {
         let (Some(operator), space) = (self.met.get(&id), self.synthesizer.space()) else { return false };
-        if space.options.off.contains(Rule::NoExchange) {
-            return false;
-        }
-        let moves = |place: usize| {
-            let place = operator.outputs()[place];
-            operator.data().iter().any(|&d| d != place && operator.graph().depends(d, place))
-        };
-        space.shapes.places.iter().any(|&p| !moves(p))
+        let moves = |&place: &usize| space.moves(operator.graph(), operator.data(), operator.outputs()[place]);
+        !space.options.off.contains(Rule::NoExchange) && !space.shapes.places.iter().all(moves)
     }
 
     fn draw(&mut self, from: &Partial, kind: Option<u8>, rng: &mut ChaCha8Rng) -> Option<FinalId> {
