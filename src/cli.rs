@@ -92,7 +92,7 @@ struct OperatorArgs {
     /// A name (see `synth --library`), a text `y[…] = …`, a trial `STORE#NUMBER`, a file with one of these, or `-`
     operator: String,
     /// Values of its variables
-    #[arg(long, default_value = "N=1,Ci=64,Co=64,C=64,H=28,W=28,L=16,k=3,g=4,s=2", value_name = "NAME=N,…")]
+    #[arg(long, default_value = "N=1,Ci=64,Co=64,C=64,H=28,W=28,L=16,k=3,g=4,s=2,r=2", value_name = "NAME=N,…")]
     shape: String,
 }
 
@@ -391,7 +391,8 @@ fn tune_verb(args: &TuneArgs) -> Result<Exit> {
     if args.trials == 0 || args.target.threads == 0 {
         return invalid("--trials and --threads must be at least 1");
     }
-    let mut nest = lower::lower(&operator, &binding)?.with_epilogue(epilogue(&args.epilogue)?, 1);
+    let channel = lower::layout::channel(operator.outputs().len());
+    let mut nest = lower::lower(&operator, &binding)?.with_epilogue(epilogue(&args.epilogue)?, channel);
     if !args.channels_first {
         nest = lower::layout::channels_last(&nest).0;
     }

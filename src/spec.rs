@@ -56,7 +56,8 @@ pub struct Backbone {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Slots {
-    /// `"all"`, or a list of slot names.
+    /// `"all"` (slots of stride 2 included), or a list of slot names. Where a slot of stride 2 is filled, operators have one
+    /// more coefficient `r`: 2 in these slots and 1 in the others, where the data are `r` times as high and wide as the output.
     pub layers: Layers,
 }
 
@@ -205,6 +206,8 @@ names! {
     Network {
         /// A residual network of three stages for small images.
         ResnetSmall = "resnet-small",
+        /// The same with convolutions of stride 2 in place of pooling: slots too.
+        ResnetStrided = "resnet-strided",
     }
 }
 

@@ -6,6 +6,7 @@ mod ids;
 mod layers;
 mod lower;
 mod mcts;
+mod projection;
 mod report;
 mod search;
 mod spec;

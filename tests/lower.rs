@@ -1,7 +1,7 @@
 //! Loop nests: staged against flat, their listings, their errors (the oracles stand in `syno_operators`).
 
 use crate::syno_operators::{SHIPPED, checksums};
-use crate::util::{library_operators, random_operators};
+use crate::util::{library_operators, random_operators, random_projections};
 use syntune::lower::{self, LoopNest, Stage};
 use syntune::synth::library::{LIBRARY, resolve};
 use syntune::synth::{Binding, Operator};
@@ -54,7 +54,8 @@ fn channels_are_summed_before_windows_as_listed() {
 fn every_staging_computes_the_same_and_the_cheapest_is_chosen() {
     /// Stagings of one operator that are compared; few have more.
     const MOST: usize = 200;
-    let random = random_operators(200).into_iter().map(|(operator, binding)| (operator.to_string(), operator, binding));
+    let random = random_operators(200).into_iter().chain(random_projections(60));
+    let random = random.map(|(operator, binding)| (operator.to_string(), operator, binding));
     let shipped = SHIPPED.iter().map(|o| (o.name.to_string(), Operator::parse_ordered(o.text).unwrap(), o.family.small()));
     let (mut n_nests, mut n_whole) = (0, 0);
     for (name, operator, binding) in library_operators().into_iter().chain(shipped).chain(random) {

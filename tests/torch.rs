@@ -383,7 +383,7 @@ fn a_read_outside_a_tensor_is_refused_by_name() {
 
 mod operators {
     use super::*;
-    use crate::util::{library_operators, random_operators};
+    use crate::util::{library_operators, random_operators, random_projections};
     use syntune::lower::{lower, stagings};
 
     /// Stagings of an operator that are run besides the chosen one, the flat one first.
@@ -422,5 +422,7 @@ mod operators {
     #[test]
     fn random_operators_agree_staged_and_flat() {
         table("random", random_operators(200).iter().map(|(operator, binding)| both(&operator.to_string(), operator, binding)));
+        let sequences = random_projections(60);
+        table("random, on sequences", sequences.iter().map(|(operator, binding)| both(&operator.to_string(), operator, binding)));
     }
 }

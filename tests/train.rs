@@ -68,10 +68,10 @@ fn a_backbone_that_does_not_fit_is_refused_by_layer() {
     let message = |b: Backbone| b.validate().unwrap_err().to_string();
     let good = resnet_small(4, [1, 28, 28], 10).unwrap();
     let mut b = good.clone();
-    b.layers[4].op = Op::Slot { index: 0, c_in: 3, c_out: 4 };
+    b.layers[4].op = Op::Slot { index: 0, c_in: 3, c_out: 4, stride: 1 };
     assert!(message(b).contains("layer block1.conv1 (slot): takes 3 channels, its input has 4"));
     let mut b = good.clone();
-    b.layers[4].op = Op::Slot { index: 5, c_in: 4, c_out: 4 };
+    b.layers[4].op = Op::Slot { index: 5, c_in: 4, c_out: 4, stride: 1 };
     assert!(message(b).contains("is slot 5 where 0 is next"));
     let mut b = good.clone();
     b.layers[2].inputs = vec![9];

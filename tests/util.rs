@@ -199,10 +199,24 @@ pub fn random_operators(n: usize) -> Vec<(Operator, Binding)> {
     sizes.into_iter().flat_map(of).collect()
 }
 
+/// Random operators on sequences: tokens that blocks divide and an odd window, then an odd number and an even window; the second
+/// half keeps its channels.
+pub fn random_projections(n: usize) -> Vec<(Operator, Binding)> {
+    let sizes = [[("Ci", 4), ("Co", 8), ("L", 6), ("k", 3)], [("Ci", 8), ("Co", 8), ("L", 7), ("k", 4)]];
+    let of = |sizes: [(&str, i64); 4]| {
+        let binding = Binding::of(&[&[("N", 2), ("g", 2), ("s", 2)][..], &sizes[..]].concat());
+        let space = Space::of_projection(vec![binding.clone()], &["g", "s", "k"].map(String::from), 10, 3).unwrap();
+        let mut synthesizer = Synthesizer::new(space, 5).unwrap();
+        (0..n / 2).map(move |_| (synthesizer.next().unwrap(), binding.clone()))
+    };
+    sizes.into_iter().flat_map(of).collect()
+}
+
 /// Every library operator at three bindings: odd and even windows, images that blocks divide.
 pub fn library_operators() -> Vec<(String, Operator, Binding)> {
-    let sizes =
-        |k, h, w| Binding::of(&[("N", 2), ("Ci", 8), ("Co", 12), ("C", 8), ("H", h), ("W", w), ("L", 5), ("g", 2), ("s", 2), ("k", k)]);
+    let sizes = |k, h, w| {
+        Binding::of(&[("N", 2), ("Ci", 8), ("Co", 12), ("C", 8), ("H", h), ("W", w), ("L", 5), ("g", 2), ("s", 2), ("r", 2), ("k", k)])
+    };
     let at =
         |name: &str| [(3, 6, 10), (2, 4, 6), (5, 6, 4)].map(|(k, h, w)| (format!("{name} k={k}"), resolve(name).unwrap(), sizes(k, h, w)));
     LIBRARY.iter().flat_map(|(name, _, _)| at(name)).collect()

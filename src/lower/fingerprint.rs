@@ -38,6 +38,12 @@ const MAX_DEGREE: usize = 2;
 /// Coefficients that may divide a primary together: Syno's own sizes go to `Hin/k1^4/t`.
 const MAX_DIVISORS: usize = 5;
 
+/// Tokens of a sequence, which stand in no weight: many of them cost little.
+const TOKENS: &str = "L";
+
+/// A window that strides over fewer places of a sequence than this has each of its taps inside somewhere.
+const REACH: i64 = 31;
+
 struct Exponents {
     first: u32,
     second: u32,
@@ -462,7 +468,9 @@ pub fn small_bindings(bindings: &[Binding]) -> Result<Vec<Binding>> {
     let coefficients: Vec<Size> = matter.filter_map(|i| variables.size(&names[i])).collect();
     let choice = Choice { variables: &variables, values: &values, monomials: monomials(&coefficients), coefficients, n_primary };
     let one = choice.least(&values[0], &choice.coefficients, &[]);
-    let two = choice.least(&values[values.len() - 1], &choice.monomials, &one);
+    // coefficients that differ between slots, as strides do, must differ here too
+    let other = values.iter().rev().find(|v| v[n_primary..] != values[0][n_primary..]).unwrap_or(&values[values.len() - 1]);
+    let two = choice.least(other, &choice.monomials, &one);
     let binding = |small: &[i64]| Binding(names.iter().cloned().zip(small.iter().copied()).collect());
     let mut both = vec![binding(&one), binding(&two)];
     both.dedup();
@@ -547,6 +555,9 @@ impl Choice<'_> {
     /// Windows and blocks fit, as far as they do really.
     fn floor(&self, i: usize, base: &[i64]) -> i64 {
         let least = self.values.iter().map(|v| v[i]).min().unwrap_or(1);
+        if self.variables.names()[i] == TOKENS {
+            return least.min(REACH);
+        }
         let widest = base[self.n_primary..].iter().copied().max().unwrap_or(1);
         least.min(widest + 1)
     }

@@ -42,8 +42,8 @@ pub fn channels_last(nest: &LoopNest) -> (LoopNest, Vec<Vec<usize>>) {
     (nest, orders)
 }
 
-/// The channel of an image `[n, c, h, w]`; the last axis of anything else.
-fn channel(rank: usize) -> usize {
+/// The channel of an image `[n, c, h, w]`; the last axis of anything else, such as a sequence `[n, t, c]`.
+pub fn channel(rank: usize) -> usize {
     if rank == 4 { 1 } else { rank.saturating_sub(1) }
 }
 

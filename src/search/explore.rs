@@ -282,7 +282,7 @@ impl Study<'_> {
         for (slot, names) in shapes {
             let bare = match self.slots.operator_at(operator, &slot, batch) {
                 Some((operator, binding)) => lower::lower(&operator, &binding)?,
-                None => model::conv(&[batch, slot.c_in, slot.h, slot.w], slot.c_out, 3, 1, 1, 1),
+                None => model::original(&slot, batch),
             };
             let (nest, _) =
                 lower::layout::channels_last(&bare.with_epilogue(Epilogue { bias: true, relu: true, ..Epilogue::default() }, 1));

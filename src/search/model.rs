@@ -8,6 +8,7 @@ use crate::lower::index::Index;
 use crate::lower::{self, Access, Epilogue, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor};
 use crate::synth::{Binding, Operator, stable_hash};
 use crate::train::backbone::{Backbone, Op, Slot};
+use crate::train::request::check_slot;
 use std::collections::BTreeMap;
 
 /// Added to the variance by batch norm, as in torch.
@@ -79,6 +80,12 @@ pub fn binding(slot: &Slot, batch: i64, coefficients: &BTreeMap<String, u32>) ->
     binding
 }
 
+/// The nest of the convolution that a slot is in place of.
+pub fn original(slot: &Slot, batch: i64) -> LoopNest {
+    let [c_in, h, w] = slot.data();
+    conv(&[batch, c_in, h, w], slot.c_out, 3, slot.stride, 1, 1)
+}
+
 impl Model {
     /// The kernels of a backbone with one operator in the chosen slots and the original convolution in the others.
     ///
@@ -120,18 +127,20 @@ impl Model {
                     scalable = Some((0, 0));
                     conv(&read, c_out, kernel, stride, padding, groups)
                 }
-                Op::Slot { index, c_out, .. } => {
+                Op::Slot { index, .. } => {
                     slot = Some(index);
                     match replaced(&slots[index]) {
                         None => {
                             scalable = Some((0, 0));
-                            conv(&read, c_out, 3, 1, 1, 1)
+                            original(&slots[index], batch)
                         }
                         Some((operator, binding)) => {
                             let channel = operator.outputs()[CHANNEL];
                             let place = |axes: &Vec<_>| axes.iter().position(|&d| d == channel);
                             scalable = operator.weights().iter().enumerate().find_map(|(w, axes)| Some((w, place(axes)?)));
-                            lower::lower(&operator, &binding)?
+                            let nest = lower::lower(&operator, &binding)?;
+                            check_slot(&slots[index], &nest, batch)?;
+                            nest
                         }
                     }
                 }

@@ -2,6 +2,7 @@
 
 use super::tree::{Arc, FinalId, Step, To, Tree};
 use crate::error::Result;
+use crate::synth::canon::Rule;
 use crate::synth::space::{Axis, Child};
 use crate::synth::{Action, Operator, Partial, Size, Space, Synthesizer, stable_hash};
 use rand::prelude::*;
@@ -223,12 +224,9 @@ impl Tree for Operators {
 impl Operators {
     /// Does the operator leave some of the places as they are? As in [`Synthesizer::refuse_one_way`].
     fn is_one_way(&self, id: FinalId) -> bool {
-        let (Some(operator), shapes) = (self.met.get(&id), &self.synthesizer.space().shapes) else { return false };
-        let moves = |place: usize| {
-            let place = operator.outputs()[place];
-            operator.data().iter().any(|&d| d != place && operator.graph().depends(d, place))
-        };
-        shapes.places.iter().any(|&p| !moves(p))
+        let (Some(operator), space) = (self.met.get(&id), self.synthesizer.space()) else { return false };
+        let moves = |&place: &usize| space.moves(operator.graph(), operator.data(), operator.outputs()[place]);
+        !space.options.off.contains(Rule::NoExchange) && !space.shapes.places.iter().all(moves)
     }
 
     fn draw(&mut self, from: &Partial, kind: Option<u8>, rng: &mut ChaCha8Rng) -> Option<FinalId> {

@@ -4,6 +4,7 @@ use super::model::{self, Model};
 use crate::error::{Error, Result, invalid};
 use crate::lower::{self, LoopNest};
 use crate::spec::{Layers, Spec};
+use crate::synth::space::STEP;
 use crate::synth::{Binding, Operator, Space};
 use crate::train::DataSet;
 use crate::train::backbone::{Backbone, Slot};
@@ -15,6 +16,8 @@ pub struct Slots {
     pub slots: Vec<Slot>,
     pub replaced: Vec<bool>,
     coefficients: BTreeMap<String, u32>,
+    /// Some slot to fill has a stride: operators have a coefficient [`STEP`].
+    strided: bool,
 }
 
 impl Slots {
@@ -34,12 +37,18 @@ impl Slots {
                 slots.iter().map(|s| names.contains(&s.name)).collect()
             }
         };
-        Ok(Slots { backbone, slots, replaced, coefficients: spec.operator.coefficients.clone() })
+        let coefficients = spec.operator.coefficients.clone();
+        let strided = slots.iter().zip(&replaced).any(|(slot, replaced)| *replaced && slot.stride > 1);
+        if strided && coefficients.contains_key(STEP) {
+            return invalid(format!("[operator] coefficients: {STEP} is the stride of each slot here: give yours another name"));
+        }
+        Ok(Slots { backbone, slots, replaced, coefficients, strided })
     }
 
     /// The variables' values in one slot.
     pub fn binding(&self, slot: &Slot, batch: i64) -> Binding {
-        model::binding(slot, batch, &self.coefficients)
+        let binding = model::binding(slot, batch, &self.coefficients);
+        if self.strided { binding.with(STEP, slot.stride) } else { binding }
     }
 
     /// The distinct bindings of the slots to fill.
@@ -87,7 +96,7 @@ impl Slots {
     pub fn nests(&self, operator: Option<&Operator>, batch: i64) -> Result<Vec<LoopNest>> {
         let nest = |slot: &Slot| match self.operator_at(operator, slot, batch) {
             Some((operator, binding)) => lower::lower(&operator, &binding),
-            None => Ok(model::conv(&[batch, slot.c_in, slot.h, slot.w], slot.c_out, 3, 1, 1, 1)),
+            None => Ok(model::original(slot, batch)),
         };
         self.slots.iter().map(|s| nest(s).map_err(|e| Error::Invalid(format!("slot {}: {e}", s.name)))).collect()
     }
@@ -96,7 +105,7 @@ impl Slots {
     pub(super) fn shapes(&self) -> Vec<(&Slot, Vec<String>)> {
         let mut shapes: Vec<(&Slot, Vec<String>)> = Vec::new();
         for slot in self.filled() {
-            let same = |s: &Slot| (s.c_in, s.c_out, s.h, s.w) == (slot.c_in, slot.c_out, slot.h, slot.w);
+            let same = |s: &Slot| (s.c_in, s.c_out, s.h, s.w, s.stride) == (slot.c_in, slot.c_out, slot.h, slot.w, slot.stride);
             match shapes.iter_mut().find(|(s, _)| same(s)) {
                 Some((_, names)) => names.push(slot.name.clone()),
                 None => shapes.push((slot, vec![slot.name.clone()])),

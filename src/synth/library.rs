@@ -3,7 +3,8 @@
 use super::operator::Operator;
 use crate::error::{Result, invalid};
 
-/// `(name, what it is, text)`. Variables: N batch, Ci/Co channels in/out, H W image, k window, g groups, s block.
+/// `(name, what it is, text)`. Variables: N batch, Ci/Co channels in/out, H W image, L tokens, k window, g groups, s block,
+/// r stride of the slot.
 /// Those from Syno follow its hand-built samples and its two published results (Syno, section 9 and its artifact).
 pub const LIBRARY: &[(&str, &str, &str)] = &[
     ("conv", "k×k convolution", "y[n:N, o:Co, h:H, w:W] = sum[c:Ci, i:k, j:k] x[n, c, unfold(h, i), unfold(w, j)] * w1[o, c, i, j]"),
@@ -78,7 +79,74 @@ pub const LIBRARY: &[(&str, &str, &str)] = &[
         "s×s blocks into channels",
         "y[n:N, o:C*s^2, h:H/s, w:W/s] = x[n, outer(o, s^2), split(h, outer(inner(o, s^2), s)), split(w, inner(inner(o, s^2), s))]",
     ),
+    (
+        "conv-strided",
+        "k×k convolution of stride r",
+        "y[n:N, o:Co, h:H, w:W] = sum[c:Ci, i:k, j:k] x[n, c, unfold(stride(h, r), i), unfold(stride(w, r), j)] * w1[o, c, i, j]",
+    ),
+    (
+        "grouped-strided",
+        "k×k convolution of stride r in g groups",
+        "y[n:N, o:Co, h:H, w:W] = sum[c:Ci/g, i:k, j:k] x[n, split(outer(o, Co/g), c), unfold(stride(h, r), i), unfold(stride(w, r), j)] * w1[o, c, i, j]",
+    ),
+    (
+        "depthwise-strided",
+        "k×k depthwise convolution of stride r (C channels)",
+        "y[n:N, o:C, h:H, w:W] = sum[i:k, j:k] x[n, o, unfold(stride(h, r), i), unfold(stride(w, r), j)] * w1[o, i, j]",
+    ),
+    (
+        "separable-strided",
+        "depthwise of stride r, then 1×1",
+        "y[n:N, o:Co, h:H, w:W] = sum[c:Ci, i:k, j:k] x[n, c, unfold(stride(h, r), i), unfold(stride(w, r), j)] * w1[c, i, j] * w2[o, c]",
+    ),
+    (
+        "patches",
+        "r×r convolution of stride r (patches side by side)",
+        "y[n:N, o:Co, h:H, w:W] = sum[c:Ci, p:r, q:r] x[n, c, split(h, p), split(w, q)] * w1[o, c, p, q]",
+    ),
     ("linear", "projection of a sequence", "y[n:N, t:L, o:Co] = sum[c:Ci] x[n, t, c] * w1[c, o]"),
+    (
+        "linear-low-rank",
+        "projection of a sequence through Ci/s channels",
+        "y[n:N, t:L, o:Co] = sum[c:Ci, r:Ci/s] x[n, t, c] * w1[c, r] * w2[o, r]",
+    ),
+    (
+        "linear-grouped",
+        "projection of a sequence in g groups (a block-diagonal matrix)",
+        "y[n:N, t:L, o:Co] = sum[c:Ci/g] x[n, t, split(outer(o, Co/g), c)] * w1[o, c]",
+    ),
+    (
+        "linear-grouped-tied",
+        "projection of a sequence in s groups that share one weight",
+        "y[n:N, t:L, o:Co] = sum[c:Ci/s] x[n, t, split(outer(o, Co/s), c)] * w1[inner(o, Co/s), c]",
+    ),
+    (
+        "linear-shuffled",
+        "projection of a sequence in g groups, each reading every g-th channel",
+        "y[n:N, t:L, o:Co] = sum[c:Ci/g] x[n, t, split(c, outer(o, Co/g))] * w1[o, c]",
+    ),
+    (
+        "linear-grouped-shift",
+        "projection in g groups of the next token",
+        "y[n:N, t:L, o:Co] = sum[c:Ci/g] x[n, shift(t), split(outer(o, Co/g), c)] * w1[o, c]",
+    ),
+    ("linear-shift", "projection of the next token", "y[n:N, t:L, o:Co] = sum[c:Ci] x[n, shift(t), c] * w1[o, c]"),
+    ("conv1d", "convolution over k tokens", "y[n:N, t:L, o:Co] = sum[c:Ci, i:k] x[n, unfold(t, i), c] * w1[o, c, i]"),
+    (
+        "conv1d-grouped",
+        "convolution over k tokens in g groups",
+        "y[n:N, t:L, o:Co] = sum[c:Ci/g, i:k] x[n, unfold(t, i), split(outer(o, Co/g), c)] * w1[o, c, i]",
+    ),
+    (
+        "conv1d-depthwise",
+        "depthwise convolution over k tokens (C channels)",
+        "y[n:N, t:L, o:C] = sum[i:k] x[n, unfold(t, i), o] * w1[o, i]",
+    ),
+    (
+        "conv1d-separable",
+        "depthwise over k tokens, then a projection",
+        "y[n:N, t:L, o:Co] = sum[c:Ci, i:k] x[n, unfold(t, i), c] * w1[c, i] * w2[o, c]",
+    ),
     (
         "syno-1",
         "Syno's Operator 1",

@@ -58,6 +58,9 @@ const USUAL_SUMS: f64 = 0.7;
 /// Of the actions of a kind those that convolutions too have are taken in this share of the cases.
 const USUAL_ACTIONS: f64 = 0.95;
 
+/// The chance of a Stride while a place is shorter than the data's, beside [`CHANCES`].
+const OF_STEP: u32 = 30;
+
 /// Chances of the kinds of actions, per cent. Contractions and windows are what operators need.
 const CHANCES: [(Kind, u32); 7] = [
     (Kind::Contract, 30),
@@ -334,12 +337,14 @@ impl Space {
         if state.n_actions >= most || state.steps == ONLY_SUMS {
             return None;
         }
-        let total: u32 = CHANCES.iter().map(|c| c.1).sum();
+        let has_step = state.frontier.iter().any(|t| self.step_of(t.dim).is_some());
+        let chance = |c: &(Kind, u32)| if has_step && c.0 == Kind::Stride { OF_STEP } else { c.1 };
+        let total: u32 = CHANCES.iter().map(chance).sum();
         for _ in 0..DRAWS {
             let mut at = rng.random_range(0..total);
             let kind = CHANCES.iter().find(|c| {
-                let found = c.1 > at;
-                at = at.saturating_sub(c.1);
+                let found = chance(c) > at;
+                at = at.saturating_sub(chance(c));
                 found
             });
             let Some(action) = self.draw(state, kind?.0, rng) else { continue };
@@ -365,6 +370,12 @@ impl Space {
     fn draw(&mut self, state: &Partial, kind: Kind, rng: &mut impl Rng) -> Option<Action> {
         if kind == Kind::Contract {
             return self.draw_contraction(state, rng);
+        }
+        let places = state.frontier.iter().filter_map(|t| Some(Action::Stride(t.dim, self.step_of(t.dim)?)));
+        if kind == Kind::Stride
+            && let Some(action) = places.choose(rng)
+        {
+            return Some(action);
         }
         let only_usual = rng.random_bool(USUAL_ACTIONS);
         for _ in 0..PAIRS {

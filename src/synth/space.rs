@@ -5,6 +5,7 @@ mod actions;
 mod count;
 mod finish;
 pub(super) mod judge;
+mod projection;
 
 pub use actions::{Arc, Child, Kind};
 pub use count::{Count, Level};
@@ -12,7 +13,7 @@ pub use count::{Count, Level};
 use super::canon::{Local, Refusals, Rule};
 use super::distance::{Memo, Target, Wanted};
 use super::graph::{Dim, Graph};
-use super::legal::{Divisors, Sizes};
+use super::legal::{Divisors, Kind as SizeKind, Ratio, Sizes};
 use super::options::Options;
 use super::partial::{Action, Partial, Top};
 use super::prim::Prim;
@@ -34,7 +35,7 @@ pub struct Shapes {
     pub data: Vec<Axis>,
     /// Axes of the data that are axes of the output, not searched (the batch): (data's, output's).
     pub fixed: Vec<(usize, usize)>,
-    /// The output's axes that are places of an image.
+    /// The output's axes that are places of an image or a sequence.
     pub places: Vec<usize>,
     /// The channels: (data's axis, output's axis).
     pub channels: Option<(usize, usize)>,
@@ -54,6 +55,8 @@ pub struct Space {
     pub(super) sizes: Sizes,
     pub(super) graph: Graph,
     pub(super) outputs: Vec<Dim>,
+    /// Places along which the data are longer than the output, and how many times.
+    pub(super) steps: Vec<(Dim, Size)>,
     /// The data's searched axes.
     pub(super) wanted: Vec<Axis>,
     divisors: Divisors,
@@ -78,10 +81,16 @@ impl Space {
             }
         }
         let mut graph = Graph::new(sizes.variables().clone());
-        let outputs = shapes.output.iter().enumerate().map(|(i, a)| graph.leaf(Prim::Output(i as u8), a.size)).collect();
+        let outputs: Vec<Dim> = shapes.output.iter().enumerate().map(|(i, a)| graph.leaf(Prim::Output(i as u8), a.size)).collect();
         let is_fixed = |i: &usize| shapes.fixed.iter().any(|f| f.0 == *i);
         let wanted: Vec<Axis> = (0..shapes.data.len()).filter(|i| !is_fixed(i)).map(|i| shapes.data[i]).collect();
         let product = |axes: &[Axis]| axes.iter().fold(Size::ONE, |p, a| p.times(a.size));
+        let step = |&place: &usize| {
+            let d = *outputs.get(place)?;
+            let longer = wanted.iter().map(|a| a.size.over(graph.size(d))).filter(|&s| sizes.kind(s) == SizeKind::Coefficient);
+            longer.min().map(|step| (d, step))
+        };
+        let steps = shapes.places.iter().filter_map(step).collect();
         let (wanted_product, data_product) = (product(&wanted), product(&shapes.data));
         let free = sizes.free(&sizes.allowance());
         let target = Target::new(wanted.iter().map(|a| Wanted { size: a.size, unordered: a.unordered }).collect());
@@ -99,6 +108,7 @@ impl Space {
             sizes,
             graph,
             outputs,
+            steps,
             wanted,
             divisors: Divisors::default(),
             free,
@@ -110,7 +120,8 @@ impl Space {
         })
     }
 
-    /// The space of replacements of a 3×3 convolution in the given slots, with at most its parameters.
+    /// The space of replacements of a 3×3 convolution in the given slots, with at most its parameters. Where bindings give
+    /// [`STEP`] a value, and it is none of the coefficients, it is the slot's stride.
     ///
     /// # Errors
     /// No binding; a coefficient that has no value or divides nothing.
@@ -123,23 +134,33 @@ impl Space {
         let (ci, co) = if same_channels { (4, 0) } else { (2, 2) };
         let mut most = vec![("N", 0), ("Ci", ci), ("Co", co), ("H", 0), ("W", 0)];
         most.extend(coefficients.iter().map(|c| (c.as_str(), COEFFICIENT_USES)));
+        let strided = bindings.iter().any(|b| b.0.contains_key(STEP)) && !coefficients.iter().any(|c| c == STEP);
+        if strided {
+            most.push((STEP, STEP_USES));
+        }
         let mut sizes = Sizes::new(&most, &bindings)?;
         sizes.max_variables = 3;
         sizes.max_powers = 4;
         sizes.n_per_variable = 3;
         let size = |name: &str| sizes.variables().size(name).unwrap_or(Size::ONE);
-        let axis = |name: &str, unordered| Axis { size: size(name), unordered };
-        let image = |channels| vec![axis("N", false), axis(channels, true), axis("H", false), axis("W", false)];
+        let axis = |size: Size, unordered| Axis { size, unordered };
+        let image = |channels, times: Size| {
+            let [h, w] = ["H", "W"].map(|side| axis(size(side).times(times), false));
+            vec![axis(size("N"), false), axis(size(channels), true), h, w]
+        };
         let shapes = Shapes {
-            output: image(if same_channels { "Ci" } else { "Co" }),
-            data: image("Ci"),
+            output: image(if same_channels { "Ci" } else { "Co" }, Size::ONE),
+            data: image("Ci", if strided { size(STEP) } else { Size::ONE }),
             fixed: vec![(0, 0)],
             places: vec![2, 3],
             channels: Some((1, 1)),
         };
         let conv = |b: &Binding| ["Ci", "Co"].iter().map(|n| b.0.get(*n).copied().unwrap_or(1) as u64).product::<u64>() * 9;
         let max_params = bindings.iter().map(conv).collect();
-        let options = Options { depth: max_depth, tensors: max_weights + 1, ..Options::ours() };
+        let mut options = Options { depth: max_depth, tensors: max_weights + 1, ..Options::ours() };
+        if strided {
+            options.most.strides += shapes.places.len();
+        }
         Ok(Space { max_params, ..Space::new(shapes, sizes, bindings, options)? })
     }
 
@@ -153,6 +174,16 @@ impl Space {
 
     pub fn sizes(&self) -> &Sizes {
         &self.sizes
+    }
+
+    /// The step by which a place is to be strided; `None` for what is no place, or as long as the data.
+    pub(super) fn step_of(&self, place: Dim) -> Option<Size> {
+        self.steps.iter().find(|s| s.0 == place).map(|s| s.1)
+    }
+
+    /// Is it a place strided as the data ask for? Windows as large as the step read all that it passes over.
+    pub(super) fn is_strided(&self, d: Dim) -> bool {
+        matches!(self.graph.prim(d), Prim::Stride(place, step) if self.step_of(place) == Some(step))
     }
 
     /// The state before any action.
@@ -171,6 +202,7 @@ impl Space {
             sizes: &self.sizes,
             divisors: &mut self.divisors,
             free: &self.free,
+            steps: &self.steps,
             options: &self.options,
             data: self.wanted_product,
             state,
@@ -205,10 +237,24 @@ impl Space {
     /// The state after an action that was checked.
     fn grown(&mut self, state: &Partial, action: &Action) -> std::result::Result<Partial, Rule> {
         let mut child = state.apply(&mut self.graph, &self.sizes, action).ok_or(Rule::Gone)?;
+        if let Action::Unfold(main, window) = *action
+            && let Prim::Stride(_, step) = self.graph.prim(main)
+            && self.is_strided(main)
+            && self.sizes.at_least(self.graph.size(window).over(step), Ratio(1, 1))
+        {
+            let unfold = self.graph.make(Prim::Unfold(main, window));
+            child.frontier.iter_mut().filter(|t| t.dim == unfold).for_each(|t| t.discards = false);
+        }
         child.steps = self.judge(&child)?;
         Ok(child)
     }
 }
+
+/// The stride of a slot: how many times as long as the output's the sides of the data's image are.
+pub const STEP: &str = "r";
+
+/// Once for each side of the image.
+const STEP_USES: u8 = 2;
 
 /// Times that one of our operators may divide or multiply by one coefficient.
 const COEFFICIENT_USES: u8 = 3;

@@ -34,11 +34,12 @@ pub enum Op {
         c_in: i64,
         c_out: i64,
     },
-    /// An operator in place of a 3×3 convolution of stride 1 and padding 1: the i-th of [`Backbone::slots`].
+    /// An operator in place of a 3×3 convolution of padding 1: the i-th of [`Backbone::slots`]. Its stride divides the image.
     Slot {
         index: usize,
         c_in: i64,
         c_out: i64,
+        stride: i64,
     },
 }
 
@@ -63,7 +64,7 @@ pub struct Backbone {
     pub layers: Vec<Layer>,
 }
 
-/// A hole in a backbone: reads `[c_in, h, w]`, writes `[c_out, h, w]`.
+/// A hole in a backbone: reads `[c_in, stride·h, stride·w]`, writes `[c_out, h, w]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slot {
     pub name: String,
@@ -72,16 +73,25 @@ pub struct Slot {
     pub c_out: i64,
     pub h: i64,
     pub w: i64,
+    pub stride: i64,
+}
+
+impl Slot {
+    /// The shape of what it reads, without the batch.
+    pub fn data(&self) -> [i64; 3] {
+        [self.c_in, self.stride * self.h, self.stride * self.w]
+    }
 }
 
 /// Backbones that [`Backbone::named`] knows.
-pub const NAMES: &[&str] = &["resnet-small"];
+pub const NAMES: &[&str] = &["resnet-small", "resnet-strided"];
 
 impl Backbone {
     /// A built-in backbone. Errors: an unknown name (lists what is known), sizes that do not fit.
     pub fn named(name: &str, width: i64, input: [i64; 3], n_classes: i64) -> Result<Backbone> {
         match name {
             "resnet-small" => resnet_small(width, input, n_classes),
+            "resnet-strided" => resnet_strided(width, input, n_classes),
             _ => invalid(format!("there is no backbone `{name}`: use one of {}", NAMES.join(", "))),
         }
     }
@@ -89,7 +99,9 @@ impl Backbone {
     /// The slots in order of layers.
     pub fn slots(&self) -> Vec<Slot> {
         let slot = |(layer, l): (usize, &Layer)| match l.op {
-            Op::Slot { c_in, c_out, .. } => Some(Slot { name: l.name.clone(), layer, c_in, c_out, h: l.shape[1], w: l.shape[2] }),
+            Op::Slot { c_in, c_out, stride, .. } => {
+                Some(Slot { name: l.name.clone(), layer, c_in, c_out, h: l.shape[1], w: l.shape[2], stride })
+            }
             _ => None,
         };
         self.layers.iter().enumerate().filter_map(slot).collect()
@@ -99,8 +111,8 @@ impl Backbone {
     pub fn original(&self) -> Backbone {
         let mut whole = self.clone();
         for l in &mut whole.layers {
-            if let Op::Slot { c_in, c_out, .. } = l.op {
-                l.op = Op::Conv2d { c_in, c_out, kernel: 3, stride: 1, padding: 1, groups: 1 };
+            if let Op::Slot { c_in, c_out, stride, .. } = l.op {
+                l.op = Op::Conv2d { c_in, c_out, kernel: 3, stride, padding: 1, groups: 1 };
             }
         }
         whole
@@ -180,13 +192,19 @@ impl Backbone {
                 }
                 Ok(vec![c_out, out(s[1]), out(s[2])])
             }
-            Op::Slot { c_in, c_out, .. } => {
+            Op::Slot { c_in, c_out, stride, .. } => {
                 let s = picture(inputs[0])?;
                 channels(s, c_in)?;
-                if c_out < 1 {
-                    return Err(format!("gives {c_out} channels: at least 1 is needed"));
+                if c_out < 1 || stride < 1 {
+                    return Err(format!("gives {c_out} channels at stride {stride}: both must be at least 1"));
                 }
-                Ok(vec![c_out, s[1], s[2]])
+                if s[1] % stride != 0 || s[2] % stride != 0 {
+                    return Err(format!(
+                        "its stride {stride} does not divide the {}×{} picture that it reads: use pictures that every stride divides",
+                        s[1], s[2]
+                    ));
+                }
+                Ok(vec![c_out, s[1] / stride, s[2] / stride])
             }
             Op::AvgPool { size } | Op::MaxPool { size } => {
                 let s = picture(inputs[0])?;
@@ -227,7 +245,8 @@ struct Draft {
 impl Draft {
     fn push(&mut self, name: &str, op: Op, inputs: &[usize]) -> usize {
         let shape = match (&op, inputs.first().map(|&i| &self.layers[i].shape[..])) {
-            (Op::Conv2d { c_out, .. } | Op::Slot { c_out, .. }, Some(&[_, h, w])) => vec![*c_out, h, w],
+            (Op::Conv2d { c_out, .. }, Some(&[_, h, w])) => vec![*c_out, h, w],
+            (Op::Slot { c_out, stride, .. }, Some(&[_, h, w])) => vec![*c_out, h / stride, w / stride],
             (Op::AvgPool { size }, Some(&[c, h, w])) => vec![c, h / size, w / size],
             (Op::GlobalAvgPool, Some(&[c, ..])) => vec![c],
             (Op::Linear { c_out, .. }, _) => vec![*c_out],
@@ -238,8 +257,8 @@ impl Draft {
         self.layers.len() - 1
     }
 
-    fn slot(&mut self, name: &str, x: usize, c_out: i64, residual: Option<usize>) -> usize {
-        let op = Op::Slot { index: self.n_slots, c_in: self.layers[x].shape[0], c_out };
+    fn slot(&mut self, name: &str, x: usize, c_out: i64, stride: i64, residual: Option<usize>) -> usize {
+        let op = Op::Slot { index: self.n_slots, c_in: self.layers[x].shape[0], c_out, stride };
         self.n_slots += 1;
         let mut x = self.push(name, op, &[x]);
         x = self.push(&format!("{name}.bn"), Op::BatchNorm, &[x]);
@@ -251,16 +270,25 @@ impl Draft {
 
     fn block(&mut self, stage: usize, x: usize) -> usize {
         let c = self.layers[x].shape[0];
-        let y = self.slot(&format!("block{stage}.conv1"), x, c, None);
-        self.slot(&format!("block{stage}.conv2"), y, c, Some(x))
+        let y = self.slot(&format!("block{stage}.conv1"), x, c, 1, None);
+        self.slot(&format!("block{stage}.conv2"), y, c, 1, Some(x))
     }
 }
 
 /// A stem, three residual blocks at `width`, 2·`width`, 4·`width` channels with 2×2 average pooling and a widening slot between them,
 /// and a linear classifier: eight slots. Errors: width < 1, a picture smaller than 4×4.
 pub fn resnet_small(width: i64, input: [i64; 3], n_classes: i64) -> Result<Backbone> {
+    resnet("resnet-small", false, width, input, n_classes)
+}
+
+/// [`resnet_small`] with widening slots of stride 2 in place of the pooling. Errors: as there; a picture that 4 does not divide.
+pub fn resnet_strided(width: i64, input: [i64; 3], n_classes: i64) -> Result<Backbone> {
+    resnet("resnet-strided", true, width, input, n_classes)
+}
+
+fn resnet(name: &str, strided: bool, width: i64, input: [i64; 3], n_classes: i64) -> Result<Backbone> {
     if !(1..=4096).contains(&width) {
-        return invalid(format!("resnet-small of width {width}: the width must be 1 to 4096"));
+        return invalid(format!("{name} of width {width}: the width must be 1 to 4096"));
     }
     let mut d = Draft { input, layers: vec![], n_slots: 0 };
     let x = d.push("input", Op::Input, &[]);
@@ -270,15 +298,17 @@ pub fn resnet_small(width: i64, input: [i64; 3], n_classes: i64) -> Result<Backb
     let mut x = d.push("stem.relu", Op::Relu, &[x]);
     for stage in 1..=3 {
         if stage > 1 {
-            x = d.push(&format!("pool{stage}"), Op::AvgPool { size: 2 }, &[x]);
+            if !strided {
+                x = d.push(&format!("pool{stage}"), Op::AvgPool { size: 2 }, &[x]);
+            }
             let c = d.layers[x].shape[0];
-            x = d.slot(&format!("widen{stage}"), x, 2 * c, None);
+            x = d.slot(&format!("widen{stage}"), x, 2 * c, if strided { 2 } else { 1 }, None);
         }
         x = d.block(stage, x);
     }
     let x = d.push("pool", Op::GlobalAvgPool, &[x]);
     d.push("classifier", Op::Linear { c_in: 4 * width, c_out: n_classes }, &[x]);
-    let backbone = Backbone { name: format!("resnet-small-{width}"), input, n_classes, layers: d.layers };
+    let backbone = Backbone { name: format!("{name}-{width}"), input, n_classes, layers: d.layers };
     backbone.validate()?;
     Ok(backbone)
 }

@@ -1,6 +1,6 @@
 //! What the trainer asks of its worker, and what the worker answers.
 
-use super::backbone::Backbone;
+use super::backbone::{Backbone, Slot};
 use super::data::Source;
 use crate::error::{Result, invalid};
 use crate::lower::{LoopNest, Role};
@@ -194,8 +194,7 @@ pub enum Answer {
     },
 }
 
-/// Checks that every nest fits its slot at batch `n`: one input `[n, c_in, h, w]`, weights, output `[n, c_out, h, w]`.
-/// Errors name the slot.
+/// Checks that every nest fits its slot at batch `n`. Errors name the slot.
 pub fn check_slots(backbone: &Backbone, nests: &[LoopNest], n: i64) -> Result<()> {
     backbone.validate()?;
     let slots = backbone.slots();
@@ -207,22 +206,24 @@ pub fn check_slots(backbone: &Backbone, nests: &[LoopNest], n: i64) -> Result<()
             nests.len()
         ));
     }
-    for (slot, nest) in slots.iter().zip(nests) {
-        let inputs: Vec<&[i64]> = nest.tensors.iter().filter(|t| t.role == Role::Input).map(|t| &t.shape[..]).collect();
-        let wanted = [n, slot.c_in, slot.h, slot.w];
-        if inputs != [&wanted[..]] {
-            return invalid(format!(
-                "slot {}: the operator reads {inputs:?}, the slot gives {wanted:?}: bind the operator to the slot's sizes",
-                slot.name
-            ));
-        }
-        let (output, wanted) = (&nest.tensors[nest.output()].shape, [n, slot.c_out, slot.h, slot.w]);
-        if *output != wanted {
-            return invalid(format!(
-                "slot {}: the operator gives {output:?}, the slot needs {wanted:?}: bind the operator to the slot's sizes",
-                slot.name
-            ));
-        }
+    slots.iter().zip(nests).try_for_each(|(slot, nest)| check_slot(slot, nest, n))
+}
+
+/// Checks that a nest has one input and the output of its slot at batch `n`. Errors name the slot.
+pub fn check_slot(slot: &Slot, nest: &LoopNest, n: i64) -> Result<()> {
+    let inputs: Vec<&[i64]> = nest.tensors.iter().filter(|t| t.role == Role::Input).map(|t| &t.shape[..]).collect();
+    let [c_in, h, w] = slot.data();
+    let wanted = [n, c_in, h, w];
+    let way_out = match slot.stride {
+        1 => "bind the operator to the slot's sizes".to_string(),
+        stride => format!("in a slot of stride {stride} read the data at stride(h, r) and stride(w, r), and bind r to {stride}"),
+    };
+    if inputs != [&wanted[..]] {
+        return invalid(format!("slot {}: the operator reads {inputs:?}, the slot gives {wanted:?}: {way_out}", slot.name));
+    }
+    let (output, wanted) = (&nest.tensors[nest.output()].shape, [n, slot.c_out, slot.h, slot.w]);
+    if *output != wanted {
+        return invalid(format!("slot {}: the operator gives {output:?}, the slot needs {wanted:?}: {way_out}", slot.name));
     }
     Ok(())
 }

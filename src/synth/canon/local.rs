@@ -15,6 +15,8 @@ pub struct Local<'a> {
     pub sizes: &'a Sizes,
     pub divisors: &'a mut Divisors,
     pub free: &'a [Size],
+    /// Places to be strided, and by which step.
+    pub steps: &'a [(Dim, Size)],
     pub options: &'a Options,
     /// The product of the data's searched axes.
     pub data: Size,
@@ -197,13 +199,18 @@ impl Local<'_> {
             _ => {}
         }
         // no step is smaller than 1
-        refuse!(self, !self.sizes.at_most(self.size(top.dim), number(self.options.max_strided)), StrideLarge);
+        let is_place = self.steps.iter().any(|s| s.0 == top.dim);
+        refuse!(self, !is_place && !self.sizes.at_most(self.size(top.dim), number(self.options.max_strided)), StrideLarge);
         Ok(())
     }
 
     fn stride(&self, x: Dim, step: Size) -> Result<(), Rule> {
         let top = self.top(x)?;
         self.may_stride(&top)?;
+        if let Some(&(_, only)) = self.steps.iter().find(|s| s.0 == x) {
+            refuse!(self, step != only, StrideSize);
+            return Ok(());
+        }
         refuse!(self, self.sizes.shared(&self.state.allowance, step).is_none() || !self.free.contains(&step), StrideSize);
         let size = step.times(self.size(x));
         refuse!(self, !self.sizes.valid(size) || !self.sizes.at_most(size, number(self.options.max_strided)), StrideLarge);

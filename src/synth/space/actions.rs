@@ -111,6 +111,10 @@ impl Space {
                             self.refused.count(rule);
                             continue;
                         }
+                        if let Some(step) = self.step_of(top.dim) {
+                            offer(self, Action::Stride(top.dim, step));
+                            continue;
+                        }
                         for i in 0..self.free.len() {
                             offer(self, Action::Stride(top.dim, self.free[i]));
                         }
@@ -130,7 +134,8 @@ impl Space {
     /// Where every action left must lower the distance, these cannot.
     fn may_be_critical(&self, kind: Kind) -> bool {
         match kind {
-            Kind::Shift | Kind::Stride => false,
+            Kind::Shift => false,
+            Kind::Stride => !self.steps.is_empty(),
             Kind::Contract => self.options.admissible,
             _ => true,
         }

@@ -118,8 +118,19 @@ impl Space {
 
     /// How many of the output's places are not simply read as they are.
     pub(in crate::synth) fn n_moved(&self, data: &[Dim]) -> usize {
-        let moved = |&&place: &&usize| data.iter().any(|&d| d != self.outputs[place] && self.graph.depends(d, self.outputs[place]));
-        self.shapes.places.iter().filter(moved).count()
+        self.shapes.places.iter().filter(|&&place| self.moves(&self.graph, data, self.outputs[place])).count()
+    }
+
+    /// Do the data's dims read the place in every slot otherwise than as it is? A stride alone does not, nor a Split with as
+    /// many blocks or as large ones as the step, which may be 1.
+    pub fn moves(&self, graph: &Graph, data: &[Dim], place: Dim) -> bool {
+        let step = self.steps.iter().find(|s| self.graph.prim(s.0) == graph.prim(place)).map(|s| s.1);
+        let stays = |d: Dim| match graph.prim(d) {
+            Prim::Stride(x, by) => x == place && Some(by) == step,
+            Prim::Split(l, r) => l == place && Some(graph.size(r)) == step || r == place && Some(graph.size(l)) == step,
+            _ => d == place,
+        };
+        data.iter().any(|&d| graph.depends(d, place) && !stays(d))
     }
 
     /// The operator, in an arena of its own; `None` where it is not legal.

@@ -3,7 +3,7 @@
 use super::Space;
 use crate::synth::bound::{Decrease, Game, bytes};
 use crate::synth::canon::{self, Rule};
-use crate::synth::distance::{Axis, Budget};
+use crate::synth::distance::{Axis, Budget, Distance};
 use crate::synth::graph::Dim;
 use crate::synth::legal::Ratio;
 use crate::synth::partial::{Partial, Top};
@@ -89,11 +89,16 @@ impl Space {
                 local.may_share(top) && (local.may_expand(top, Size::ONE).is_ok() || (two && is_sum && top.shares == 0))
             };
             let length = self.options.chain.saturating_sub(usize::from(top.height));
-            current.push(Axis { size: self.graph.size(top.dim), left: length.min(LONGEST) as u8, discards: top.discards, drops });
+            let discards = top.discards && !self.is_strided(top.dim);
+            current.push(Axis { size: self.graph.size(top.dim), left: length.min(LONGEST) as u8, discards, drops });
         }
         let odd_growth = !may_contract && self.options.max_repeat <= 1 && self.options.odd_windows;
         let budget = Budget { merges, splits, leaves, steps: left as u32, contracts, odd_growth };
-        let found = self.distances.distance(&self.target, &self.sizes, &current, &budget);
+        let found = if self.steps.is_empty() {
+            self.distances.distance(&self.target, &self.sizes, &current, &budget)
+        } else {
+            self.strided_distance(state, &current, &budget)
+        };
         let mut steps = found.steps? as usize;
         if contracts && state.weights.is_empty() && !self.options.off.contains(Rule::NoWeight) {
             // a contraction is an action of its own, unless it is the one that drops dims
@@ -101,6 +106,39 @@ impl Space {
         }
         let becomes = state.frontier.iter().zip(&found.unordered).filter_map(|(top, axis)| axis.map(|axis| (top.dim, axis))).collect();
         Some((steps, becomes))
+    }
+
+    /// The least distance over all ways to stride places or not to, each stride one action. A strided place needs a window
+    /// above it, which is more than the data's shape has room for.
+    fn strided_distance(&mut self, state: &Partial, current: &[Axis], budget: &Budget) -> Distance {
+        let step = |(i, top): (usize, &Top)| Some((i, self.step_of(top.dim)?));
+        let mut open: Vec<(usize, Size)> = state.frontier.iter().enumerate().filter_map(step).collect();
+        open.retain(|&(i, _)| current[i].left > 0 && self.local(state).may_stride(&state.frontier[i]).is_ok());
+        let n_strided = state.frontier.iter().filter(|t| self.is_strided(t.dim)).count() as u32;
+        let mut least = Distance::default();
+        for chosen in 0..1u32 << open.len() {
+            let n_chosen = chosen.count_ones();
+            let mut axes = current.to_vec();
+            for &(i, step) in open.iter().enumerate().filter(|(bit, _)| chosen >> bit & 1 == 1).map(|(_, o)| o) {
+                axes[i] = Axis { size: axes[i].size.times(step), left: axes[i].left - 1, ..axes[i] };
+            }
+            let product = axes.iter().fold(Size::ONE, |p, a| p.times(a.size));
+            let n_windows = n_strided + n_chosen;
+            if n_chosen > budget.steps || n_windows > budget.leaves || n_windows > 0 && product == self.wanted_product {
+                continue;
+            }
+            let left = Budget { steps: budget.steps - n_chosen, ..*budget };
+            let found = self.distances.distance(&self.target, &self.sizes, &axes, &left);
+            let Some(steps) = found.steps.map(|s| s.max(n_windows) + n_chosen).filter(|&s| s <= budget.steps) else { continue };
+            let same = |(a, b): (&Option<usize>, &Option<usize>)| a.filter(|_| a == b);
+            least = match least.steps {
+                None => Distance { steps: Some(steps), unordered: found.unordered },
+                Some(before) => {
+                    Distance { steps: Some(before.min(steps)), unordered: least.unordered.iter().zip(&found.unordered).map(same).collect() }
+                }
+            };
+        }
+        least
     }
 
     /// A lower bound of the multiply-adds of everything that the state can become, over all bindings together.
