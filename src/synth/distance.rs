@@ -4,10 +4,9 @@
 //! some axes. What a group has too much must be cut off by one more Merge and unfolded or expanded away; what has too little
 //! cannot be mended. The least cost over all ways to group is a lower bound: one primitive changes it by at most one.
 
+use super::Folded;
 use super::legal::{Kind, Ratio, Sizes};
 use super::size::Size;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 
 /// Dims are kept as bits of one word.
 const MAX_AXES: usize = 64;
@@ -152,44 +151,6 @@ impl Memo {
         Distance { steps: matched.steps.map(|s| s + n_discarding), unordered }
     }
 }
-
-/// A hasher for short keys that nobody chooses to collide: words folded by multiplication.
-#[derive(Clone, Copy, Debug, Default)]
-struct Fold(u64);
-
-impl Hasher for Fold {
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(word));
-        }
-    }
-
-    fn write_u8(&mut self, n: u8) {
-        self.write_u64(n.into());
-    }
-
-    fn write_u32(&mut self, n: u32) {
-        self.write_u64(n.into());
-    }
-
-    fn write_u64(&mut self, n: u64) {
-        // an odd constant with well spread bits (2^64 over the golden ratio)
-        let product = u128::from(self.0 ^ n ^ 0x9e37_79b9_7f4a_7c15) * 0x9e37_79b9_7f4a_7c15;
-        self.0 = (product as u64) ^ (product >> 64) as u64;
-    }
-
-    fn write_usize(&mut self, n: usize) {
-        self.write_u64(n as u64);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-type Folded<K, V> = HashMap<K, V, BuildHasherDefault<Fold>>;
 
 /// Dims and the axes that they become. Without axes, the dims are unfolded or expanded away.
 #[derive(Clone, Copy, Debug)]

@@ -10,7 +10,7 @@ pub use actions::{Arc, Child, Kind};
 pub use count::{Count, Level};
 
 use super::canon::{Local, Refusals, Rule};
-use super::distance::{Memo, Target, Wanted};
+use super::distance::{self, Memo, Target, Wanted};
 use super::graph::{Dim, Graph};
 use super::legal::{Divisors, Sizes};
 use super::options::Options;
@@ -65,6 +65,10 @@ pub struct Space {
     /// The product of the data's searched axes, and of all its axes.
     pub(super) wanted_product: Size,
     data_product: Size,
+    /// Where children are grown.
+    scratch: Partial,
+    /// What the distance is asked of.
+    current: Vec<distance::Axis>,
 }
 
 impl Space {
@@ -90,6 +94,7 @@ impl Space {
         near.sort();
         near.dedup();
         let max_params = vec![u64::MAX; bindings.len()];
+        let scratch = Partial::root(vec![], sizes.allowance());
         Ok(Space {
             shapes,
             options,
@@ -107,6 +112,8 @@ impl Space {
             distances: Memo::default(),
             wanted_product,
             data_product,
+            scratch,
+            current: vec![],
         })
     }
 
@@ -204,9 +211,16 @@ impl Space {
 
     /// The state after an action that was checked.
     fn grown(&mut self, state: &Partial, action: &Action) -> std::result::Result<Partial, Rule> {
-        let mut child = state.apply(&mut self.graph, &self.sizes, action).ok_or(Rule::Gone)?;
-        child.steps = self.judge(&child)?;
-        Ok(child)
+        // most children are refused: they are grown in one place, and only those that stay are copied
+        let mut child = std::mem::replace(&mut self.scratch, Partial::root(vec![], state.allowance));
+        child.clone_from(state);
+        let grown = child.grow(&mut self.graph, &self.sizes, action).ok_or(Rule::Gone);
+        let judged = grown.and_then(|()| self.judge(&child)).map(|steps| {
+            child.steps = steps;
+            child.clone()
+        });
+        self.scratch = child;
+        judged
     }
 }
 

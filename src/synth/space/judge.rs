@@ -81,7 +81,8 @@ impl Space {
         let contracts = may_contract && self.options.admissible;
         // after one more contraction a sum may be outer in a second one
         let two = contracts && state.weights.len() + 2 < self.options.tensors;
-        let mut current = Vec::with_capacity(state.frontier.len());
+        let mut current = std::mem::take(&mut self.current);
+        current.clear();
         for top in &state.frontier {
             let is_sum = matches!(self.graph.prim(top.dim), Prim::Reduce(_));
             let drops = contracts && {
@@ -94,6 +95,7 @@ impl Space {
         let odd_growth = !may_contract && self.options.max_repeat <= 1 && self.options.odd_windows;
         let budget = Budget { merges, splits, leaves, steps: left as u32, contracts, odd_growth };
         let found = self.distances.distance(&self.target, &self.sizes, &current, &budget);
+        self.current = current;
         let mut steps = found.steps? as usize;
         if contracts && state.weights.is_empty() && !self.options.off.contains(Rule::NoWeight) {
             // a contraction is an action of its own, unless it is the one that drops dims
