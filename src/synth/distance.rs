@@ -512,7 +512,8 @@ impl Search {
     fn n_more(&self, fixed: &Fixed, leaves: u32, n_dropped: u32) -> Option<u32> {
         let (mut n_shifts, mut n_windows, mut n_alone) = (0, 0, 0);
         let mut has_other = false;
-        let mut moves = !fixed.still || leaves > 0;
+        // what alone goes in a contraction may as well be a window
+        let mut moves = !fixed.still || leaves > 0 || n_dropped == 1;
         for group in &self.groups {
             let demand = fixed.demand(group)?;
             n_shifts += u32::from(demand.shift);

@@ -151,7 +151,8 @@ impl Space {
                 let may_shift = top.shares == 0
                     && !is_early
                     && state.counts.shifts < self.options.most.shifts
-                    && self.sizes.at_most(self.graph.size(r), self.options.max_shift_ratio);
+                    && (self.options.off.contains(Rule::ShiftSplit)
+                        || self.sizes.at_most(self.graph.size(r), self.options.max_shift_ratio));
                 form = form.with(match (may_shift, top.shares != 0 || may_contract) {
                     (false, _) if top.sums_only => Form::NEVER_CUT,
                     (false, false) => Form::NEVER_CUT,
