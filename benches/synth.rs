@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::time::Duration;
-use syntune::synth::distance::{Axis, Budget, Memo, Target, Wanted};
+use syntune::synth::distance::{Axis, Budget, Form, Memo, Target, Wanted};
 use syntune::synth::{Action, Binding, Operator, Partial, Prim, Space, Synthesizer};
 
 /// Operators that every thread makes at a time.
@@ -71,6 +71,7 @@ fn question(space: &Space, state: &Partial) -> (Vec<Axis>, Budget) {
         left: (options.chain - usize::from(top.height)) as u8,
         discards: top.discards,
         drops: may_contract && matches!(space.graph().prim(top.dim), Prim::Output(_) | Prim::Reduce(_)),
+        form: Form::default(),
     };
     let left = (options.depth - state.n_actions) as u32;
     let budget = Budget {

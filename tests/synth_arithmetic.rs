@@ -1,7 +1,7 @@
 //! Sizes, allowances, distances, bounds and paddings against the published and derived numbers.
 
 use syntune::synth::bound::{Decrease, Game};
-use syntune::synth::distance::{Axis, Budget, Target, Wanted};
+use syntune::synth::distance::{Axis, Budget, Form, Target, Wanted};
 use syntune::synth::legal::{Kind, Ratio, Sizes};
 use syntune::synth::padding::{borders, pad};
 use syntune::synth::{Binding, Size};
@@ -112,7 +112,7 @@ fn reductions_of_resnet_18_have_the_published_counts() {
 
 /// Dims as `(size, length left)`.
 fn axes(sizes: &Sizes, dims: &[(&str, u8)]) -> Vec<Axis> {
-    dims.iter().map(|&(text, left)| Axis { size: size(sizes, text), left, discards: false, drops: false }).collect()
+    dims.iter().map(|&(text, left)| Axis { size: size(sizes, text), left, discards: false, drops: false, form: Form::default() }).collect()
 }
 
 fn target(sizes: &Sizes, axes: &[(&str, bool)]) -> Target {

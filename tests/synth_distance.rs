@@ -6,7 +6,7 @@ use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use std::sync::LazyLock;
 use syntune::synth::Size;
-use syntune::synth::distance::{Axis, Budget, Distance, Memo, Target, Wanted};
+use syntune::synth::distance::{Axis, Budget, Distance, Form, Memo, Target, Wanted};
 use syntune::synth::legal::{Kind, Sizes};
 
 const POOL: [&str; 14] = ["C_in", "C_in", "H", "H", "H", "C_out", "k_1", "s", "g", "C_in/g", "C_in/s", "H/s", "C_in*H", "s*H"];
@@ -32,7 +32,7 @@ fn world() -> World {
 
 impl World {
     fn axis(&self, rng: &mut ChaCha8Rng, size: Size) -> Axis {
-        Axis { size, left: rng.random_range(0..8u8).saturating_sub(1), discards: false, drops: rng.random_bool(0.3) }
+        Axis { size, left: rng.random_range(0..8u8).saturating_sub(1), discards: false, drops: rng.random_bool(0.3), form: Form::default() }
     }
 
     /// The data's axes after moves in reverse, so that the distance is often finite, or anything.
@@ -193,7 +193,7 @@ proptest! {
                 let j = rng.random_range(0..dims.len());
                 let (shorter, drops) = (moved.left.min(dims[j].left), false);
                 let size = moved.size.times(dims[j].size);
-                dims[j] = Axis { size, left: shorter.saturating_sub(1), discards: false, drops };
+                dims[j] = Axis { size, left: shorter.saturating_sub(1), discards: false, drops, form: Form::default() };
                 shorter > 0
             }
             1 if budget.merges > 0 => {
@@ -201,7 +201,7 @@ proptest! {
                 let blocks = world.sizes.divisors(moved.size, &world.sizes.allowance());
                 let block = blocks.choose(&mut rng).copied();
                 for size in block.into_iter().flat_map(|b| [b, moved.size.over(b)]) {
-                    dims.push(Axis { size, left: moved.left.saturating_sub(1), discards: false, drops: true });
+                    dims.push(Axis { size, left: moved.left.saturating_sub(1), discards: false, drops: true, form: Form::default() });
                 }
                 block.is_some() && moved.left > 0
             }

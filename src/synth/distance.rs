@@ -4,10 +4,9 @@
 //! some axes. What a group has too much must be cut off by one more Merge and unfolded or expanded away; what has too little
 //! cannot be mended. The least cost over all ways to group is a lower bound: one primitive changes it by at most one.
 
+use super::Folded;
 use super::legal::{Kind, Ratio, Sizes};
 use super::size::Size;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 
 /// Dims are kept as bits of one word.
 const MAX_AXES: usize = 64;
@@ -23,6 +22,54 @@ pub struct Axis {
     /// A contraction to come may drop this dim as it is, together with others. Read where [`Budget::contracts`] only, where
     /// in any case it may drop what Merges make.
     pub drops: bool,
+    pub form: Form,
+}
+
+/// What the rules of growth leave to a dim, as far as a grouping must know. The default: everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Form(u16);
+
+impl Form {
+    /// It is never cut, not even under a window.
+    pub const NEVER_CUT: Form = Form(1);
+    /// It is cut only once a Shift lies on it.
+    pub const UNDER_SHIFT: Form = Form(1 << 1);
+    /// It is cut only once a window or a Shift lies on it.
+    pub const WHOLE: Form = Form(1 << 2);
+    /// It is joined with others of its kind only once one of them has a window.
+    pub const EARLY: Form = Form(1 << 3);
+    /// To go alone it takes one more step: a Stride, or a contraction.
+    pub const TWO_STEPS: Form = Form(1 << 4);
+    /// It cannot go alone.
+    pub const STAYS: Form = Form(1 << 5);
+    /// A place of the image as it is; where no dim is [`Form::MOVED`], something must still happen to one of these.
+    pub const PLACE: Form = Form(1 << 6);
+    pub const MOVED: Form = Form(1 << 7);
+    const CLASS: u32 = 8;
+
+    /// Of these no two are joined without a dim of another class.
+    #[must_use]
+    pub fn of_class(self, class: u8) -> Form {
+        Form(self.0 | u16::from(class) << Form::CLASS)
+    }
+
+    #[must_use]
+    pub fn with(self, other: Form) -> Form {
+        Form(self.0 | other.0)
+    }
+
+    #[must_use]
+    fn without(self, other: Form) -> Form {
+        Form(self.0 & !other.0)
+    }
+
+    fn has(self, other: Form) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    fn class(self) -> u16 {
+        self.0 >> Form::CLASS
+    }
 }
 
 /// An axis of the data.
@@ -70,6 +117,7 @@ struct Item {
     size: Size,
     moves: bool,
     drops: bool,
+    form: Form,
 }
 
 impl Target {
@@ -119,7 +167,9 @@ impl Memo {
         }
         let left =
             Budget { steps: budget.steps - n_discarding, leaves: budget.leaves.saturating_sub(u32::from(n_discarding > 0)), ..*budget };
-        let item = |a: &Axis| Item { size: a.size, moves: a.left > 0, drops: a.drops && budget.contracts };
+        // the window that takes up a stride may lie on any dim
+        let form = |a: &Axis| if n_discarding > 0 { a.form.without(Form::WHOLE).without(Form::EARLY).without(Form::PLACE) } else { a.form };
+        let item = |a: &Axis| Item { size: a.size, moves: a.left > 0, drops: a.drops && budget.contracts, form: form(a) };
         self.order.clear();
         self.order.extend(current.iter().enumerate().filter(|(_, a)| !a.discards).map(|(i, a)| (item(a), i)));
         self.order.sort_unstable();
@@ -152,44 +202,6 @@ impl Memo {
         Distance { steps: matched.steps.map(|s| s + n_discarding), unordered }
     }
 }
-
-/// A hasher for short keys that nobody chooses to collide: words folded by multiplication.
-#[derive(Clone, Copy, Debug, Default)]
-struct Fold(u64);
-
-impl Hasher for Fold {
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(word));
-        }
-    }
-
-    fn write_u8(&mut self, n: u8) {
-        self.write_u64(n.into());
-    }
-
-    fn write_u32(&mut self, n: u32) {
-        self.write_u64(n.into());
-    }
-
-    fn write_u64(&mut self, n: u64) {
-        // an odd constant with well spread bits (2^64 over the golden ratio)
-        let product = u128::from(self.0 ^ n ^ 0x9e37_79b9_7f4a_7c15) * 0x9e37_79b9_7f4a_7c15;
-        self.0 = (product as u64) ^ (product >> 64) as u64;
-    }
-
-    fn write_usize(&mut self, n: usize) {
-        self.write_u64(n as u64);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-type Folded<K, V> = HashMap<K, V, BuildHasherDefault<Fold>>;
 
 /// Dims and the axes that they become. Without axes, the dims are unfolded or expanded away.
 #[derive(Clone, Copy, Debug)]
@@ -245,6 +257,74 @@ struct Fixed<'a> {
     /// No grouping costs less.
     least: u32,
     droppable: u64,
+    /// Some dims are not free to do everything: to join them may then be the only way.
+    strict: bool,
+    /// Nothing has happened to any place of the image so far, and something must.
+    still: bool,
+}
+
+impl Fixed<'_> {
+    fn any(&self, dims: u64, form: Form) -> bool {
+        bits(dims).any(|i| self.items[i].form.has(form))
+    }
+
+    fn all(&self, dims: u64, form: Form) -> bool {
+        bits(dims).all(|i| self.items[i].form.has(form))
+    }
+
+    /// What the forms of a group's dims demand beyond its Splits and Merges; `None` where they forbid it.
+    fn demand(&self, group: &Group) -> Option<Demand> {
+        let mut demand = Demand::default();
+        let (alone, dims) = (group.dims.is_power_of_two(), group.dims);
+        if !alone {
+            let class = self.items[dims.trailing_zeros() as usize].form.class();
+            if class > 0 && bits(dims).all(|i| self.items[i].form.class() == class) {
+                return None;
+            }
+        }
+        let is_cut = !group.axes.is_power_of_two() || !group.rest.is_one();
+        let stiff = Form::NEVER_CUT.with(Form::UNDER_SHIFT);
+        if group.is_lone() {
+            if alone && self.any(dims, Form::STAYS) {
+                return None;
+            }
+            demand.alone = alone && dims & self.droppable == 0 && self.any(dims, Form::TWO_STEPS);
+        } else if is_cut && self.all(dims, stiff) {
+            if alone && self.any(dims, Form::NEVER_CUT) {
+                return None;
+            }
+            // a Split of two can still be shifted
+            demand.shift = true;
+        } else {
+            demand.window = is_cut && self.all(dims, stiff.with(Form::WHOLE));
+        }
+        demand.window |= !alone && !self.budget.contracts && self.all(dims, Form::EARLY);
+        Some(demand)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Demand {
+    /// A Shift.
+    shift: bool,
+    /// A window on one of the dims, or a Shift.
+    window: bool,
+    /// One more step before it goes.
+    alone: bool,
+}
+
+impl Demand {
+    fn any(self) -> bool {
+        self.shift || self.window || self.alone
+    }
+}
+
+fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let i = mask.trailing_zeros() as usize;
+        mask &= mask.wrapping_sub(1);
+        (i < MAX_AXES).then_some(i)
+    })
 }
 
 impl Search {
@@ -257,7 +337,10 @@ impl Search {
         let droppable = (0..items.len()).filter(|&i| items[i].drops).fold(0, |mask, i| mask | 1 << i);
         let n_primary = sizes.variables().n_primary();
         let scarce = (budget.leaves as usize) < items.len();
-        let mut fixed = Fixed { target, sizes, items, budget, n_primary, exact, scarce, least: 0, droppable };
+        let has = |form: Form| items.iter().any(|i| i.form.has(form));
+        let still = has(Form::PLACE) && !has(Form::MOVED);
+        let strict = items.iter().any(|i| i.form != Form::default());
+        let mut fixed = Fixed { target, sizes, items, budget, n_primary, exact, scarce, least: 0, droppable, strict, still };
         self.groups.clear();
         self.candidates.clear();
         (self.free, self.merges, self.splits, self.best) = (all, 0, 0, budget.steps + 1);
@@ -309,11 +392,7 @@ impl Search {
             }
             last = Some(i);
         }
-        std::iter::from_fn(move || {
-            let i = firsts.trailing_zeros() as usize;
-            firsts &= firsts.wrapping_sub(1);
-            (i < MAX_AXES).then_some(i)
-        })
+        bits(firsts)
     }
 
     /// Puts the axes from the `n`-th on into groups.
@@ -415,14 +494,47 @@ impl Search {
             self.groups.pop();
             self.free |= 1 << i;
         }
+        let hardly_goes = item.form.has(Form::TWO_STEPS.with(Form::STAYS));
         for g in from..self.groups.len() {
             let group = self.groups[g];
-            // where nothing is missing a dim more never costs less than one that goes alone, but it may spare a leaf
+            // where nothing is missing a dim more never costs less than one that goes alone, but it may spare a leaf, or do what
+            // the forms of the others demand
             let spares_leaf = fixed.scarce && (fixed.budget.contracts || !group.rest.is_one());
-            if !group.fixed && (spares_leaf || group.is_short(fixed.sizes)) {
+            let joins =
+                spares_leaf || group.is_short(fixed.sizes) || fixed.strict && (hardly_goes || fixed.demand(&group).is_none_or(Demand::any));
+            if !group.fixed && joins {
                 self.join(fixed, g, i, |search| search.place(fixed, Some(i), g));
             }
         }
+    }
+
+    /// Steps that the forms of the dims demand beyond all others, with so many leaves, and so many more that go in a contraction.
+    fn n_more(&self, fixed: &Fixed, leaves: u32, n_dropped: u32) -> Option<u32> {
+        let (mut n_shifts, mut n_windows, mut n_alone) = (0, 0, 0);
+        let mut has_other = false;
+        // what alone goes in a contraction may as well be a window
+        let mut moves = !fixed.still || leaves > 0 || n_dropped == 1;
+        for group in &self.groups {
+            let demand = fixed.demand(group)?;
+            n_shifts += u32::from(demand.shift);
+            n_windows += u32::from(demand.window);
+            n_alone += u32::from(demand.alone);
+            has_other |= !demand.window && (group.is_lone() || group.is_open());
+            let changes = !group.dims.is_power_of_two() || !group.axes.is_power_of_two() || group.is_open();
+            moves |= changes && !group.is_lone() && fixed.any(group.dims, Form::PLACE);
+        }
+        // every leaf may be a window that a group demands, but none its own group's
+        let mut n_missing = n_windows.saturating_sub(leaves);
+        if n_windows > 0 && !has_other {
+            n_missing = 1;
+        } else if n_dropped > 0 && n_dropped <= n_missing {
+            // they may go one by one instead, and without the contraction
+            n_missing -= 1;
+        }
+        // one contraction may serve all that go alone, a Stride only one
+        let n_alone = if fixed.budget.contracts { n_alone.min(u32::from(n_dropped == 0)) } else { n_alone };
+        let n_more = n_shifts + n_missing + n_alone;
+        Some(n_more.max(u32::from(!moves)))
     }
 
     /// Every dim and axis has its group.
@@ -436,7 +548,13 @@ impl Search {
         let leaves = n_lone + n_cut - n_dropped;
         // so it does with the parts of any dim that is merged because no leaf is left for it
         let n_merged = if fixed.budget.contracts { leaves.saturating_sub(fixed.budget.leaves) } else { 0 };
-        let cost = self.merges + self.splits + n_cut + leaves + (n_dropped + n_merged).min(1);
+        let n_more = if fixed.strict {
+            let Some(n) = self.n_more(fixed, leaves - n_merged, n_dropped + n_merged) else { return };
+            n
+        } else {
+            0
+        };
+        let cost = self.merges + self.splits + n_cut + leaves + (n_dropped + n_merged).min(1) + n_more;
         let fits = leaves - n_merged <= fixed.budget.leaves
             && self.merges + n_cut + n_merged <= fixed.budget.merges
             && self.splits <= fixed.budget.splits

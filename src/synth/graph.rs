@@ -1,8 +1,8 @@
 //! An append-only, hash-consed arena of dims: equal dims are the same number, children point backwards.
 
+use super::Folded;
 use super::prim::Prim;
 use super::size::{Size, Variables};
-use std::collections::HashMap;
 
 /// One axis of an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -13,12 +13,12 @@ pub struct Dim(pub u32);
 pub struct Graph {
     variables: Variables,
     dims: Vec<(Prim, Size)>,
-    known: HashMap<(Prim, Size), Dim>,
+    known: Folded<(Prim, Size), Dim>,
 }
 
 impl Graph {
     pub fn new(variables: Variables) -> Graph {
-        Graph { variables, dims: Vec::new(), known: HashMap::new() }
+        Graph { variables, dims: Vec::new(), known: Folded::default() }
     }
 
     pub fn variables(&self) -> &Variables {

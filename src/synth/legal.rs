@@ -1,9 +1,9 @@
 //! Which sizes may be drawn, and how much of each variable an operator may still use (Syno, section 5).
 
+use super::Folded;
 use super::size::{Binding, MAX_VARIABLES, Size, Variables};
 use crate::error::{Result, invalid};
 use std::cmp::Ordering;
-use std::collections::HashMap;
 
 /// Syno's range of enumerated exponents: primaries 0…4, coefficients −2…2.
 pub const PER_VARIABLE: i32 = 5;
@@ -183,18 +183,19 @@ impl Sizes {
         })
     }
 
-    fn values_of(&self, size: Size) -> Option<Vec<Ratio>> {
-        (0..self.values.len()).map(|i| self.value(size, i)).collect()
+    fn best(&self, size: Size, better: impl Fn(&Ratio, &Ratio) -> bool) -> Option<Ratio> {
+        let first = self.value(size, 0)?;
+        (1..self.values.len()).try_fold(first, |best, i| self.value(size, i).map(|v| if better(&v, &best) { v } else { best }))
     }
 
     /// The least value over all bindings; `None` on overflow.
     pub fn lower(&self, size: Size) -> Option<Ratio> {
-        self.values_of(size)?.into_iter().min()
+        self.best(size, |a, b| a < b)
     }
 
     /// The greatest value over all bindings; `None` on overflow.
     pub fn upper(&self, size: Size) -> Option<Ratio> {
-        self.values_of(size)?.into_iter().max()
+        self.best(size, |a, b| a > b)
     }
 
     /// Is the value ≥ `least` under every binding?
@@ -416,7 +417,7 @@ fn used(allowance: &Allowance, exponents: [i8; MAX_VARIABLES], n_counted: usize)
 /// Divisors found so far, kept by whoever asks for them often.
 #[derive(Clone, Debug, Default)]
 pub struct Divisors {
-    found: HashMap<(Size, Allowance), Vec<Size>>,
+    found: Folded<(Size, Allowance), Vec<Size>>,
 }
 
 impl Divisors {

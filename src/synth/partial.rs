@@ -227,6 +227,9 @@ impl Top {
     }
 }
 
+/// Most states have fewer dims.
+const USUAL_DIMS: usize = 24;
+
 /// How many actions of each kind an operator has. A contraction counts its axes as shares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Counts {
@@ -241,7 +244,7 @@ pub struct Counts {
 
 /// A partial operator: what the data tensor is indexed by so far, and the weights so far. Independent actions in any
 /// order make the same state.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Partial {
     pub frontier: Vec<Top>,
     /// Dropped dims: the data do not depend on them.
@@ -259,6 +262,29 @@ pub struct Partial {
     pub leader: (u8, u64),
     /// At least so many actions are left; set by the space.
     pub steps: usize,
+}
+
+impl Clone for Partial {
+    fn clone(&self) -> Partial {
+        Partial {
+            frontier: self.frontier.clone(),
+            expanded: self.expanded.clone(),
+            sums: self.sums.clone(),
+            weights: self.weights.clone(),
+            ..*self
+        }
+    }
+
+    /// Keeps the memory of the four lists.
+    fn clone_from(&mut self, other: &Partial) {
+        let (mut frontier, mut expanded) = (std::mem::take(&mut self.frontier), std::mem::take(&mut self.expanded));
+        let (mut sums, mut weights) = (std::mem::take(&mut self.sums), std::mem::take(&mut self.weights));
+        frontier.clone_from(&other.frontier);
+        expanded.clone_from(&other.expanded);
+        sums.clone_from(&other.sums);
+        weights.clone_from(&other.weights);
+        *self = Partial { frontier, expanded, sums, weights, ..*other };
+    }
 }
 
 impl Partial {
@@ -300,6 +326,13 @@ impl Partial {
     /// The state after an action; `None` if it names a dim that is not in the frontier.
     pub fn apply(&self, graph: &mut Graph, sizes: &Sizes, action: &Action) -> Option<Partial> {
         let mut next = self.clone();
+        next.grow(graph, sizes, action)?;
+        Some(next)
+    }
+
+    /// Becomes the state after an action; `None`, and no state at all, if it names a dim that is not in the frontier.
+    pub(super) fn grow(&mut self, graph: &mut Graph, sizes: &Sizes, action: &Action) -> Option<()> {
+        let next = self;
         next.n_actions += 1;
         let use_up = |next: &mut Partial, size: Size| {
             if let Some(left) = sizes.shared(&next.allowance, size) {
@@ -308,11 +341,11 @@ impl Partial {
         };
         match *action {
             Action::Reduce(size) => {
-                let nth = u8::try_from(self.sums.iter().filter(|&&d| graph.size(d) == size).count()).ok()?;
+                let nth = u8::try_from(next.sums.iter().filter(|&&d| graph.size(d) == size).count()).ok()?;
                 let d = graph.leaf(Prim::Reduce(nth), size);
                 next.sums.push(d);
                 next.frontier.push(Top::sum(graph, d, nth));
-                use_up(&mut next, size);
+                use_up(next, size);
             }
             Action::Split(l, r) => {
                 let (l, r) = (next.take(l)?, next.take(r)?);
@@ -339,7 +372,7 @@ impl Partial {
                 let x = next.take(x)?;
                 let d = graph.make(Prim::Stride(x.dim, step));
                 next.frontier.push(x.repeat(graph, d));
-                use_up(&mut next, step);
+                use_up(next, step);
                 next.counts.strides += 1;
             }
             Action::Unfold(main, window) => {
@@ -355,7 +388,7 @@ impl Partial {
                 next.counts.expands += 1;
             }
             Action::Contract(ref axes) => {
-                let w = self.weights.len() + 1;
+                let w = next.weights.len() + 1;
                 if w > MAX_WEIGHTS {
                     return None;
                 }
@@ -364,7 +397,7 @@ impl Partial {
                 for &(d, is_outer) in axes {
                     let top = next.take(d)?;
                     leader = leader.min((top.height, top.mark));
-                    use_up(&mut next, graph.size(d));
+                    use_up(next, graph.size(d));
                     weight.push(d);
                     let shared = top.share(w);
                     if is_outer {
@@ -384,7 +417,7 @@ impl Partial {
             Action::Finish(_) => {}
         }
         next.sort();
-        Some(next)
+        Some(())
     }
 
     /// Only sums were added so far.
@@ -399,7 +432,8 @@ impl Partial {
 
     /// Every dim of the state, each once, tops before what lies below them.
     pub fn dims(&self, graph: &Graph) -> Vec<Dim> {
-        let mut seen: Vec<Dim> = self.frontier.iter().chain(&self.expanded).map(|t| t.dim).collect();
+        let mut seen: Vec<Dim> = Vec::with_capacity(USUAL_DIMS);
+        seen.extend(self.frontier.iter().chain(&self.expanded).map(|t| t.dim));
         let mut next = 0;
         while next < seen.len() {
             for d in graph.prim(seen[next]).consumed() {

@@ -402,7 +402,7 @@ impl Space {
         None
     }
 
-    fn of_place(&self, d: Dim) -> bool {
+    pub(super) fn of_place(&self, d: Dim) -> bool {
         self.shapes.places.iter().any(|&p| self.graph.depends(d, self.outputs[p]))
     }
 

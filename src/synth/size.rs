@@ -4,6 +4,7 @@ use crate::error::{Error, Result, invalid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 /// Variables one request may name.
 pub const MAX_VARIABLES: usize = 16;
@@ -105,11 +106,21 @@ impl fmt::Display for Binding {
 }
 
 /// A product of variable powers times a positive rational. Compares lexicographically: primaries, then coefficients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size {
     powers: [i8; MAX_VARIABLES],
     numerator: u32,
     denominator: u32,
+}
+
+impl Hash for Size {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // three words: sizes are hashed all the time
+        let lanes = u128::from_le_bytes(self.powers.map(i8::cast_unsigned));
+        state.write_u64(lanes as u64);
+        state.write_u64((lanes >> 64) as u64);
+        state.write_u64((u64::from(self.numerator) << 32) | u64::from(self.denominator));
+    }
 }
 
 impl Size {

@@ -11,7 +11,7 @@ pub use actions::{Arc, Child, Kind};
 pub use count::{Count, Level};
 
 use super::canon::{Local, Refusals, Rule};
-use super::distance::{Memo, Target, Wanted};
+use super::distance::{self, Memo, Target, Wanted};
 use super::graph::{Dim, Graph};
 use super::legal::{Divisors, Kind as SizeKind, Ratio, Sizes};
 use super::options::Options;
@@ -68,6 +68,10 @@ pub struct Space {
     /// The product of the data's searched axes, and of all its axes.
     pub(super) wanted_product: Size,
     data_product: Size,
+    /// Where children are grown.
+    scratch: Partial,
+    /// What the distance is asked of.
+    current: Vec<distance::Axis>,
 }
 
 impl Space {
@@ -99,6 +103,7 @@ impl Space {
         near.sort();
         near.dedup();
         let max_params = vec![u64::MAX; bindings.len()];
+        let scratch = Partial::root(vec![], sizes.allowance());
         Ok(Space {
             shapes,
             options,
@@ -117,6 +122,8 @@ impl Space {
             distances: Memo::default(),
             wanted_product,
             data_product,
+            scratch,
+            current: vec![],
         })
     }
 
@@ -236,7 +243,10 @@ impl Space {
 
     /// The state after an action that was checked.
     fn grown(&mut self, state: &Partial, action: &Action) -> std::result::Result<Partial, Rule> {
-        let mut child = state.apply(&mut self.graph, &self.sizes, action).ok_or(Rule::Gone)?;
+        // most children are refused: they are grown in one place, and only those that stay are copied
+        let mut child = std::mem::replace(&mut self.scratch, Partial::root(vec![], state.allowance));
+        child.clone_from(state);
+        let grown = child.grow(&mut self.graph, &self.sizes, action).ok_or(Rule::Gone);
         if let Action::Unfold(main, window) = *action
             && let Prim::Stride(_, step) = self.graph.prim(main)
             && self.is_strided(main)
@@ -245,8 +255,12 @@ impl Space {
             let unfold = self.graph.make(Prim::Unfold(main, window));
             child.frontier.iter_mut().filter(|t| t.dim == unfold).for_each(|t| t.discards = false);
         }
-        child.steps = self.judge(&child)?;
-        Ok(child)
+        let judged = grown.and_then(|()| self.judge(&child)).map(|steps| {
+            child.steps = steps;
+            child.clone()
+        });
+        self.scratch = child;
+        judged
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Space;
 use crate::synth::bound::{Decrease, Game, bytes};
 use crate::synth::canon::{self, Rule};
-use crate::synth::distance::{Axis, Budget, Distance};
+use crate::synth::distance::{Axis, Budget, Distance, Form};
 use crate::synth::graph::Dim;
 use crate::synth::legal::Ratio;
 use crate::synth::partial::{Partial, Top};
@@ -12,6 +12,26 @@ use crate::synth::size::Size;
 
 /// Lengths travel as bytes; no operator has more primitives on a dim.
 const LONGEST: usize = u8::MAX as usize;
+
+/// Where these rules are on, the distance knows what they leave to sums, to shared dims and to those before the last contraction.
+const FORMS: [Rule; 16] = [
+    Rule::Early,
+    Rule::SplitEarly,
+    Rule::SplitAdjacent,
+    Rule::MergeShared,
+    Rule::MergeSplit,
+    Rule::MergeSum,
+    Rule::ShiftSum,
+    Rule::ShiftShared,
+    Rule::StrideSplit,
+    Rule::UnfoldSplit,
+    Rule::UnfoldSum,
+    Rule::UnfoldOfSums,
+    Rule::ExpandKind,
+    Rule::Discards,
+    Rule::ManyTensors,
+    Rule::ManyStrides,
+];
 
 /// In place of a state's distance: nothing but more sums can help.
 pub(in crate::synth) const ONLY_SUMS: usize = usize::MAX;
@@ -81,7 +101,10 @@ impl Space {
         let contracts = may_contract && self.options.admissible;
         // after one more contraction a sum may be outer in a second one
         let two = contracts && state.weights.len() + 2 < self.options.tensors;
-        let mut current = Vec::with_capacity(state.frontier.len());
+        let mut current = std::mem::take(&mut self.current);
+        current.clear();
+        // forms know nothing of strides that a slot asks for
+        let is_strict = self.options.admissible && self.steps.is_empty() && FORMS.iter().all(|&rule| !self.options.off.contains(rule));
         for top in &state.frontier {
             let is_sum = matches!(self.graph.prim(top.dim), Prim::Reduce(_));
             let drops = contracts && {
@@ -90,7 +113,8 @@ impl Space {
             };
             let length = self.options.chain.saturating_sub(usize::from(top.height));
             let discards = top.discards && !self.is_strided(top.dim);
-            current.push(Axis { size: self.graph.size(top.dim), left: length.min(LONGEST) as u8, discards, drops });
+            let form = if is_strict { self.form(state, top, may_contract) } else { Form::default() };
+            current.push(Axis { size: self.graph.size(top.dim), left: length.min(LONGEST) as u8, discards, drops, form });
         }
         let odd_growth = !may_contract && self.options.max_repeat <= 1 && self.options.odd_windows;
         let budget = Budget { merges, splits, leaves, steps: left as u32, contracts, odd_growth };
@@ -99,6 +123,7 @@ impl Space {
         } else {
             self.strided_distance(state, &current, &budget)
         };
+        self.current = current;
         let mut steps = found.steps? as usize;
         if contracts && state.weights.is_empty() && !self.options.off.contains(Rule::NoWeight) {
             // a contraction is an action of its own, unless it is the one that drops dims
@@ -139,6 +164,54 @@ impl Space {
             };
         }
         least
+    }
+
+    /// What the rules in [`FORMS`] leave to a dim.
+    fn form(&self, state: &Partial, top: &Top, may_contract: bool) -> Form {
+        let is_early = !state.weights.is_empty() && top.tags >> state.weights.len() & 1 == 0;
+        let mut form = if is_early { Form::EARLY } else { Form::default() };
+        match self.graph.prim(top.dim) {
+            Prim::Reduce(_) => {
+                form = form.with(Form::NEVER_CUT);
+                // of two sums that the same weight saw first, or none, the Split is refused
+                match top.shares.trailing_zeros() as u8 {
+                    first if top.shares != 0 => form = form.of_class(first + 1),
+                    _ if may_contract => {}
+                    _ => form = form.of_class(1),
+                }
+                if top.shares == 0 {
+                    // a bare sum is no window
+                    let may_go = may_contract || state.counts.strides < self.options.most.strides;
+                    form = form.with(if may_go { Form::TWO_STEPS } else { Form::STAYS });
+                }
+                return form;
+            }
+            Prim::Split(_, r) => {
+                let may_shift = top.shares == 0
+                    && !is_early
+                    && state.counts.shifts < self.options.most.shifts
+                    && (self.options.off.contains(Rule::ShiftSplit)
+                        || self.sizes.at_most(self.graph.size(r), self.options.max_shift_ratio));
+                form = form.with(match (may_shift, top.shares != 0 || may_contract) {
+                    (false, _) if top.sums_only => Form::NEVER_CUT,
+                    (false, false) => Form::NEVER_CUT,
+                    (_, true) if !top.sums_only => Form::WHOLE,
+                    _ => Form::UNDER_SHIFT,
+                });
+            }
+            _ if top.sums_only => form = form.with(Form::UNDER_SHIFT),
+            _ if is_early || top.shares != 0 => form = form.with(Form::WHOLE),
+            _ => {}
+        }
+        if self.options.off.contains(Rule::NoExchange) {
+            form
+        } else if self.shapes.places.iter().any(|&p| self.outputs[p] == top.dim) {
+            form.with(Form::PLACE)
+        } else if self.of_place(top.dim) {
+            form.with(Form::MOVED)
+        } else {
+            form
+        }
     }
 
     /// A lower bound of the multiply-adds of everything that the state can become, over all bindings together.
