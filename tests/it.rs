@@ -11,6 +11,7 @@ mod report;
 mod search;
 mod spec;
 mod store;
+mod strided;
 mod syno_operators;
 mod synth;
 mod synth_arithmetic;

@@ -208,8 +208,19 @@ fn every_library_operator_lowers_the_same_staged_and_flat_at_odd_sizes() {
     for (name, _, _) in LIBRARY {
         let operator = resolve(name).unwrap();
         for (k, h, w) in [(3, 6, 10), (2, 4, 6), (5, 6, 4)] {
-            let binding =
-                Binding::of(&[("N", 2), ("Ci", 8), ("Co", 12), ("C", 8), ("H", h), ("W", w), ("L", 5), ("g", 2), ("s", 2), ("k", k)]);
+            let binding = Binding::of(&[
+                ("N", 2),
+                ("Ci", 8),
+                ("Co", 12),
+                ("C", 8),
+                ("H", h),
+                ("W", w),
+                ("L", 5),
+                ("g", 2),
+                ("s", 2),
+                ("r", 2),
+                ("k", k),
+            ]);
             let staged = lower::lower(&operator, &binding).unwrap();
             let flat = lower::lower_flat(&operator, &binding).unwrap();
             assert_eq!(checksums(&staged), checksums(&flat), "{name} k={k}\n{}", staged.print());

@@ -11,10 +11,10 @@ use syntune::search::choose::{Candidate, finalists, winner};
 use syntune::search::evaluate::{Comparison, Deployment, Evaluator, Job};
 use syntune::search::model::{Constant, Model, Values, transpose};
 use syntune::search::{Outcome, Slots, StopReason, Study};
-use syntune::spec::Spec;
+use syntune::spec::{Layers, Spec};
 use syntune::store::{PRUNED, State, Store};
 use syntune::synth::library::resolve;
-use syntune::train::backbone::{Backbone, Op};
+use syntune::train::backbone::{Backbone, Op, resnet_strided};
 use syntune::train::{self, Epoch};
 use syntune::tune::{Best, Config, Failure, Measurement, Samples, Steps};
 
@@ -277,10 +277,11 @@ fn plain(backbone: &Backbone, nests: &[LoopNest], trained: &Values, input: &[f32
     outputs.pop().unwrap()
 }
 
-/// A model's output kernel by kernel, for one picture of one channel.
+/// A model's output kernel by kernel, for one picture, channels first.
 pub fn kernels(model: &Model, trained: &Values, input: &[f32]) -> Vec<f32> {
     let mut tensors: Vec<Vec<f32>> = vec![vec![]; model.shapes.len()];
-    tensors[0] = transpose(input, &[1, 1, 28, 28], &[0, 2, 3, 1]);
+    let [n, h, w, c] = model.shapes[0][..] else { panic!("a model reads pictures") };
+    tensors[0] = transpose(input, &[n, c, h, w], &[0, 2, 3, 1]);
     for call in &model.calls {
         let constants: Vec<Vec<f32>> = call.weights.iter().map(|w: &Constant| w.values(trained).unwrap()).collect();
         let (mut inputs, mut weights) = (call.inputs.iter(), constants.iter());
@@ -301,11 +302,33 @@ fn a_model_of_fused_kernels_computes_what_its_layers_do() {
     small.backbone.width = 4;
     small.operator.coefficients = [("k".to_string(), 3), ("g".into(), 2), ("s".into(), 2)].into();
     let slots = Slots::of(&small).unwrap();
+    fused_as_layers(&slots, 13, &["", "separable", "grouped-tied", "syno-1", "conv-w"]);
+}
+
+#[test]
+fn a_model_with_strided_slots_and_an_oblong_image_computes_what_its_layers_do() {
+    let mut small = Spec::default();
+    small.operator.coefficients = [("k".to_string(), 3), ("g".into(), 2), ("s".into(), 2)].into();
+    let backbone = resnet_strided(4, [1, 28, 20], 10).unwrap();
+    let slots = Slots::new(backbone.clone(), &small).unwrap();
+    let synthesized = "y[n:N, o:Co, h:H, w:W] = sum[c:Ci, i:g, j:r] x[n, c, unfold(stride(h, r), i), shift(split(w, j))] * w1[o, c, i, j]";
+    fused_as_layers(&slots, 11, &["", "conv-strided", "grouped-strided", "separable-strided", "patches", synthesized]);
+    // one slot replaced, the other convolution of stride 2 kept
+    small.slots.layers = Layers::Named(vec!["widen3".into()]);
+    fused_as_layers(&Slots::new(backbone.clone(), &small).unwrap(), 11, &["conv-strided", "separable-strided"]);
+    // no slot of stride 2 replaced: operators know no r
+    small.slots.layers = Layers::Named(vec!["block2.conv1".into(), "block3.conv2".into()]);
+    fused_as_layers(&Slots::new(backbone, &small).unwrap(), 11, &["conv", "depthwise", "conv-h"]);
+}
+
+/// Runs a model with each operator in its slots; "" is the original.
+fn fused_as_layers(slots: &Slots, n_calls: usize, operators: &[&str]) {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
-    for name in ["", "separable", "grouped-tied", "syno-1", "conv-w"] {
+    let [c, height, width] = slots.backbone.input;
+    for name in operators {
         let operator = (!name.is_empty()).then(|| resolve(name).unwrap());
         let model = slots.model(operator.as_ref(), 1).unwrap();
-        assert_eq!(model.calls.len(), 13, "{name}: every batch norm, sum and ReLU is fused");
+        assert_eq!(model.calls.len(), n_calls, "{name}: every batch norm, sum and ReLU is fused");
         let nests = slots.nests(operator.as_ref(), 1).unwrap();
         let mut trained: Values = BTreeMap::new();
         for layer in &slots.backbone.layers {
@@ -332,7 +355,7 @@ fn a_model_of_fused_kernels_computes_what_its_layers_do() {
                 _ => {}
             }
         }
-        let input: Vec<f32> = (0..28 * 28).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let input: Vec<f32> = (0..c * height * width).map(|_| rng.random_range(-1.0..1.0)).collect();
         let expected = plain(&slots.backbone, &nests, &trained, &input);
         let found = kernels(&model, &trained, &input);
         let scale = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));

@@ -29,7 +29,7 @@ fn an_empty_file_is_the_default_request() {
 #[test]
 fn examples_load_and_print_what_they_mean() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    for file in ["demo.toml", "cifar10.toml"] {
+    for file in ["demo.toml", "cifar10.toml", "strided.toml"] {
         let spec = Spec::load(examples.join(file)).unwrap();
         let again = parse(&spec.print()).unwrap();
         assert_eq!(spec, again, "{file}");

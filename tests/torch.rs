@@ -426,3 +426,20 @@ mod operators {
         table("random, on sequences", sequences.iter().map(|(operator, binding)| both(&operator.to_string(), operator, binding)));
     }
 }
+
+#[test]
+fn a_strided_operator_is_torchs_convolution_of_stride_2_at_even_images() {
+    let operator = syntune::synth::library::resolve("conv-strided").unwrap();
+    for (h, w) in [(1, 1), (2, 3), (5, 4), (7, 6)] {
+        let sizes = [("N", 2), ("Ci", 3), ("Co", 4), ("H", h), ("W", w), ("k", 3), ("r", 2)];
+        let nest = syntune::lower::lower(&operator, &syntune::synth::Binding::of(&sizes)).unwrap();
+        is_conv(&nest);
+        let data = crate::util::random_values(&nest, 3);
+        let tensor = |i: usize| T::from_slice(&data[i]).view(&nest.tensors[i].shape[..]);
+        let y = tensor(0).conv2d(&tensor(1), None::<&T>, [2, 2], [1, 1], [1, 1], 1);
+        assert_eq!(y.size(), [2, 4, h, w]);
+        let expected = Vec::<f32>::try_from(y.contiguous().view([-1])).unwrap();
+        let found = interp(&nest, &data.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
+        assert!(crate::util::relative_error(&found, &expected) < 1e-5, "{h}×{w}");
+    }
+}

@@ -9,7 +9,7 @@ use syntune::child;
 use syntune::lower::{self, LoopNest};
 use syntune::synth::Binding;
 use syntune::synth::library::resolve;
-use syntune::train::backbone::resnet_small;
+use syntune::train::backbone::{Op, resnet_small, resnet_strided};
 use syntune::train::request::Recipe;
 use syntune::train::weights::{self, Weight};
 use syntune::train::*;
@@ -24,7 +24,10 @@ fn trainer() -> Trainer {
 /// The operator bound to every slot of a backbone.
 fn nests(backbone: &Backbone, operator: &str, n: i64) -> Vec<LoopNest> {
     let operator = resolve(operator).unwrap();
-    let bind = |s: &Slot| Binding::of(&[("N", n), ("Ci", s.c_in), ("Co", s.c_out), ("H", s.h), ("W", s.w), ("k", 3), ("g", 2), ("s", 2)]);
+    let bind = |s: &Slot| {
+        let binding = Binding::of(&[("N", n), ("Ci", s.c_in), ("Co", s.c_out), ("H", s.h), ("W", s.w), ("k", 3), ("g", 2), ("s", 2)]);
+        binding.with("r", s.stride)
+    };
     backbone.slots().iter().map(|s| lower::lower(&operator, &bind(s)).unwrap()).collect()
 }
 
@@ -118,6 +121,76 @@ fn folding_batch_norm_changes_nothing_but_rounding() {
         let off = plain.iter().zip(&folded).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
         assert!(largest > 1e-3 && off < 1e-4 * largest.max(1.0), "{operator}: {off} of {largest}");
     }
+}
+
+#[test]
+fn strided_slots_in_an_oblong_model_compute_what_torch_does_with_convolutions_of_stride_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let backbone = resnet_strided(4, [1, 28, 20], 10).unwrap();
+    let (original, n) = (backbone.original(), 2);
+    let strides: Vec<i64> = backbone.slots().iter().map(|s| s.stride).collect();
+    assert_eq!(strides, [1, 1, 2, 1, 1, 2, 1, 1]);
+    let values = |shape: &[i64], seed: usize| {
+        (0..shape.iter().product::<i64>() as usize).map(move |i| ((i * 7919 + seed * 31) % 101) as f32 / 101.0 - 0.5)
+    };
+    let mut weights = Vec::new();
+    for (i, layer) in original.layers.iter().enumerate() {
+        let mut add = |part: &str, shape: Vec<i64>, positive: bool| {
+            let values = values(&shape, i).map(|v| if positive { v + 1.0 } else { v }).collect();
+            weights.push(Weight { name: format!("{}.{part}", layer.name), shape, values });
+        };
+        let c = layer.shape[0];
+        match layer.op {
+            Op::Conv2d { c_in, c_out, kernel, .. } => add("weight", vec![c_out, c_in, kernel, kernel], false),
+            Op::Linear { c_in, c_out } => {
+                add("weight", vec![c_out, c_in], false);
+                add("bias", vec![c_out], false);
+            }
+            Op::BatchNorm => {
+                for (part, positive) in [("weight", true), ("bias", false), ("running_mean", false), ("running_var", true)] {
+                    add(part, vec![c], positive);
+                }
+            }
+            _ => {}
+        }
+    }
+    let of_slot = |name: &str| backbone.slots().iter().any(|s| format!("{}.weight", s.name) == name);
+    let renamed = weights.iter().cloned().map(|mut w| {
+        if of_slot(&w.name) {
+            w.name = w.name.replace(".weight", ".w0");
+        }
+        w
+    });
+    let (theirs, ours) = (dir.path().join("theirs"), dir.path().join("ours"));
+    weights::write(&theirs, &weights).unwrap();
+    weights::write(&ours, &renamed.collect::<Vec<_>>()).unwrap();
+    let input: Vec<f32> = values(&[n, 1, 28, 20], 5).collect();
+    let logits = |backbone: &Backbone, nests: Vec<LoopNest>, weights: &Path, folded: bool| {
+        let input = input.clone();
+        let r = ForwardRequest { backbone: backbone.clone(), nests, weights: weights.into(), input, n_threads: 1, folded };
+        trainer().forward(r, &NO_STOP).unwrap().unwrap()
+    };
+    let expected = logits(&original, vec![], &theirs, false);
+    let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+    for folded in [false, true] {
+        let found = logits(&backbone, nests(&backbone, "conv-strided", n), &ours, folded);
+        let off = expected.iter().zip(&found).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(largest > 1e-2 && off < 1e-4 * largest, "folded {folded}: {off} of {largest}");
+    }
+}
+
+#[test]
+fn strided_slots_train() {
+    let dir = tempfile::tempdir().unwrap();
+    write_fashion(dir.path(), 320, 100);
+    let mut r = request(dir.path(), "conv");
+    r.backbone = resnet_strided(4, [1, 28, 28], 10).unwrap();
+    let refused = trainer().train(TrainRequest { nests: nests(&r.backbone, "conv", 32), ..r.clone() }, &NO_STOP, &mut |_| Ok(()));
+    assert!(format!("{refused:?}").contains("slot widen2: the operator reads"), "{refused:?}");
+    r.nests = nests(&r.backbone, "conv-strided", 32);
+    let (outcome, epochs) = run(r);
+    let Outcome::Done { accuracy, .. } = outcome else { panic!("{outcome:?}") };
+    assert!(accuracy > 0.5 && epochs[2].loss < epochs[0].loss, "{epochs:?}");
 }
 
 #[test]

@@ -551,7 +551,17 @@ impl Choice<'_> {
                 divisor = divisor / gcd(divisor, m) * m;
             }
         }
-        divisor
+        self.times_varying(i, base).into_iter().fold(divisor, |all, d| all / gcd(all, d) * d)
+    }
+
+    /// What must divide the primary, for what divides it times a coefficient that differs between real bindings to do so here.
+    fn times_varying(&self, i: usize, base: &[i64]) -> Vec<i64> {
+        let varies = |c: &Size| self.values.iter().any(|v| c.whole(v) != c.whole(&self.values[0]));
+        let varying: Vec<Size> = self.coefficients.iter().copied().filter(varies).collect();
+        let primary = self.variables.size(&self.variables.names()[i]).unwrap_or(Size::ONE);
+        let whole = |q: &Size| self.values.iter().all(|v| primary.times(*q).whole(v).is_some());
+        let quotients = varying.iter().flat_map(|c| self.monomials.iter().map(|m| c.over(*m)));
+        quotients.filter(whole).filter_map(|q| Some(q.fraction(base)?.1)).collect()
     }
 
     /// Windows and blocks fit, as far as they do really.

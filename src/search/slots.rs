@@ -22,10 +22,18 @@ pub struct Slots {
 
 impl Slots {
     /// # Errors
-    /// A backbone that does not fit the data, or a slot name that it does not have.
+    /// A backbone that does not fit the data, or as [`Slots::new`].
     pub fn of(spec: &Spec) -> Result<Slots> {
         let set = DataSet::named(spec.data.name.name())?;
         let backbone = Backbone::named(spec.backbone.name.name(), i64::from(spec.backbone.width), set.input(), set.n_classes())?;
+        Slots::new(backbone, spec)
+    }
+
+    /// The slots of another backbone than the spec's.
+    ///
+    /// # Errors
+    /// A slot name that it does not have; a coefficient named [`STEP`] where that is the stride.
+    pub fn new(backbone: Backbone, spec: &Spec) -> Result<Slots> {
         let slots = backbone.slots();
         let replaced = match &spec.slots.layers {
             Layers::All => vec![true; slots.len()],

@@ -39,9 +39,33 @@ impl Game {
     ///
     /// Syno plays decreases without needs alone in the first round. Where their sizes or the increases are 1 under a binding,
     /// that round may cost more than it saves and the answer would not be a bound; here all ways to play are compared. They
-    /// agree where no size is 1: `1 / decrease + 1 / increase ≤ 1`, so dividing first never costs more.
+    /// agree where no size is 1: `1 / decrease + 1 / increase ≤ 1`, so dividing first never costs more. A sum of size 1 is no
+    /// stage and costs nothing: a binding that has one is played on its own, without it.
     pub fn flops(&self) -> u64 {
-        if self.decreases.is_empty() {
+        let n = self.elements.len();
+        let is_one = |i: usize, d: &Decrease| d.size.get(i).is_none_or(|&s| s == 1);
+        let (own, joint): (Vec<usize>, Vec<usize>) = (0..n).partition(|&i| self.decreases.iter().any(|d| is_one(i, d)));
+        let without = |i: usize| {
+            let mut game = self.at(&[i]);
+            game.decreases.retain(|d| !is_one(0, d));
+            game.play()
+        };
+        own.into_iter().map(without).fold(self.at(&joint).play(), u64::saturating_add)
+    }
+
+    /// The game under some of the bindings.
+    fn at(&self, bindings: &[usize]) -> Game {
+        let pick = |values: &Vec<u64>| bindings.iter().map(|&i| values.get(i).copied().unwrap_or(1)).collect();
+        Game {
+            elements: pick(&self.elements),
+            strides: pick(&self.strides),
+            increases: self.increases.iter().map(pick).collect(),
+            decreases: self.decreases.iter().map(|d| Decrease { size: pick(&d.size), needs: d.needs }).collect(),
+        }
+    }
+
+    fn play(&self) -> u64 {
+        if self.decreases.is_empty() || self.elements.is_empty() {
             return 0;
         }
         if self.decreases.len() > MAX_SOLVED {

@@ -320,7 +320,9 @@ impl Space {
     }
 
     fn is_usual_sums(&self, sums: &[Size]) -> bool {
-        sums.iter().all(|&s| self.is_usual(s))
+        // a strided place needs a window, one cut into blocks their places
+        let n_small = sums.iter().filter(|s| s.is_coefficient(self.variables())).count();
+        sums.iter().all(|&s| self.is_usual(s)) && n_small >= self.steps.len()
     }
 
     /// A single variable, or the channels over a single coefficient: what convolutions sum over.
