@@ -18,6 +18,8 @@ use crate::error::{Error, Result, invalid};
 const MAX_BYTES: u64 = 1 << 20;
 /// Wider backbones than this do not fit a worker's memory on any supported data set.
 const MAX_WIDTH: u32 = 512;
+/// Heads of every attention of `transformer-small`; the trainer's own constant, which this room may not know, is tested to be equal.
+const TRANSFORMER_HEADS: u32 = 4;
 /// Depth that the search can still enumerate.
 const MAX_DEPTH: u32 = 32;
 /// The contraction of more weights than this is never cheaper than two operators.
@@ -48,7 +50,7 @@ pub struct Spec {
 #[serde(default, deny_unknown_fields)]
 pub struct Backbone {
     pub name: Network,
-    /// Channels of the first stage, 1 to 512.
+    /// Channels of the first stage, or of a transformer's tokens, 1 to 512.
     pub width: u32,
 }
 
@@ -208,6 +210,8 @@ names! {
         ResnetSmall = "resnet-small",
         /// The same with convolutions of stride 2 in place of pooling: slots too.
         ResnetStrided = "resnet-strided",
+        /// A transformer of three blocks on patches of small images.
+        TransformerSmall = "transformer-small",
     }
 }
 
@@ -378,6 +382,7 @@ impl Spec {
                 format!("{} is too large; choose a whole number up to {}", self.seed, i64::MAX),
             ),
             whole("backbone.width", backbone.width, 1, MAX_WIDTH),
+            backbone.fault(),
             slots.fault(),
             whole("operator.max_depth", operator.max_depth, 1, MAX_DEPTH),
             whole("operator.max_weights", operator.max_weights, 1, MAX_WEIGHTS),
@@ -406,6 +411,17 @@ impl Spec {
                 .map(|(key, message)| (key, format!("{message} (tune.trials)"))),
         ];
         rules.into_iter().flatten().next()
+    }
+}
+
+impl Backbone {
+    fn fault(&self) -> Option<(&'static str, String)> {
+        let heads = match self.name {
+            Network::TransformerSmall => TRANSFORMER_HEADS,
+            Network::ResnetSmall | Network::ResnetStrided => 1,
+        };
+        let message = || format!("{} is no width of {}; choose a multiple of its {heads} heads, such as 64", self.width, self.name);
+        (!self.width.is_multiple_of(heads)).then(|| ("backbone.width", message()))
     }
 }
 

@@ -25,6 +25,7 @@ mod torch_py;
 mod train;
 #[cfg(feature = "torch")]
 mod trainer;
+mod transformer;
 mod tune;
 mod util;
 #[cfg(all(feature = "tvm", feature = "torch"))]

@@ -20,7 +20,7 @@ use syntune::tune::{Best, Config, Failure, Measurement, Samples, Steps};
 
 /// Seconds are a billionth of the multiply-adds, accuracy falls with the share of parameters left out; the n-th call
 /// may be told to fail as if interrupted.
-struct Fake {
+pub struct Fake {
     n_calls: usize,
     fails_at: Option<usize>,
     measured: Vec<(String, u64)>,
@@ -28,7 +28,7 @@ struct Fake {
 }
 
 impl Fake {
-    fn new() -> Fake {
+    pub fn new() -> Fake {
         Fake { n_calls: 0, fails_at: None, measured: vec![], trained: vec![] }
     }
 
@@ -111,7 +111,7 @@ fn spec(trials: u32) -> Spec {
     spec
 }
 
-fn search(spec: &Spec, file: &std::path::Path, fake: &mut Fake) -> Result<Outcome> {
+pub fn search(spec: &Spec, file: &std::path::Path, fake: &mut Fake) -> Result<Outcome> {
     let store = Store::open_or_create(file, spec)?;
     Study::new(spec.clone(), store, fake, Arc::new(AtomicBool::new(false)), true)?.run()
 }
@@ -147,6 +147,13 @@ fn a_study_ends_with_a_winner_that_keeps_every_budget() {
     assert!(trials.iter().all(|t| t.n_macs.unwrap() as f64 <= 0.4 * original.slot_macs() as f64));
     assert!(trials.iter().all(|t| matches!(t.state, State::Complete | State::Pruned | State::Failed)));
     assert!(!store.counts(PRUNED).unwrap().is_empty(), "refused operators are counted");
+    let functions = trials.iter().filter(|t| {
+        let slots = Slots::of(&spec(12)).unwrap();
+        let small = lower::small_bindings(&slots.bindings(1)).unwrap();
+        let function = lower::fingerprint(&syntune::synth::Operator::parse(&t.operator).unwrap(), &small).unwrap();
+        store.fact::<u32>(&format!("function {function}")).unwrap() == Some(t.number)
+    });
+    assert_eq!(functions.count(), trials.len(), "no function is tried twice");
     let winner = store.trial(outcome.winner.expect("the fake rewards fewer multiply-adds")).unwrap();
     let baseline = store.baseline().unwrap();
     assert!(winner.full_accuracy.unwrap() >= baseline.full_accuracy.unwrap() - 0.01);
@@ -264,10 +271,29 @@ fn plain(backbone: &Backbone, nests: &[LoopNest], trained: &Values, input: &[f32
                 let arguments: Vec<&[f32]> = std::iter::once(&x[..]).chain(weights.iter().map(Vec::as_slice)).collect();
                 lower::interp(&nests[index], &arguments).unwrap()
             }
-            Op::MaxPool { .. } => unreachable!("no built-in backbone has it"),
+            Op::MaxPool { .. } | Op::Tokens | Op::LayerNorm | Op::Attention { .. } => unreachable!("not in a residual network"),
         });
     }
     outputs.pop().unwrap()
+}
+
+/// A model's output kernel by kernel, for one picture, channels first.
+pub fn kernels(model: &Model, trained: &Values, input: &[f32]) -> Vec<f32> {
+    let mut tensors: Vec<Vec<f32>> = vec![vec![]; model.shapes.len()];
+    let [n, h, w, c] = model.shapes[0][..] else { panic!("a model reads pictures") };
+    tensors[0] = transpose(input, &[n, c, h, w], &[0, 2, 3, 1]);
+    for call in &model.calls {
+        let constants: Vec<Vec<f32>> = call.weights.iter().map(|w: &Constant| w.values(trained).unwrap()).collect();
+        let (mut inputs, mut weights) = (call.inputs.iter(), constants.iter());
+        let given = call.nest.tensors.iter().filter_map(|t| match t.role {
+            Role::Input => Some(&tensors[*inputs.next().unwrap()][..]),
+            Role::Weight => Some(&weights.next().unwrap()[..]),
+            _ => None,
+        });
+        let given: Vec<&[f32]> = given.collect();
+        tensors[call.output] = lower::interp(&call.nest, &given).unwrap();
+    }
+    std::mem::take(&mut tensors[model.result()])
 }
 
 #[test]
@@ -331,21 +357,7 @@ fn fused_as_layers(slots: &Slots, n_calls: usize, operators: &[&str]) {
         }
         let input: Vec<f32> = (0..c * height * width).map(|_| rng.random_range(-1.0..1.0)).collect();
         let expected = plain(&slots.backbone, &nests, &trained, &input);
-        let mut tensors: Vec<Vec<f32>> = vec![vec![]; model.shapes.len()];
-        tensors[0] = transpose(&input, &[1, c, height, width], &[0, 2, 3, 1]);
-        for call in &model.calls {
-            let constants: Vec<Vec<f32>> = call.weights.iter().map(|w: &Constant| w.values(&trained).unwrap()).collect();
-            let (mut inputs, mut weights) = (call.inputs.iter(), constants.iter());
-            let given = call.nest.tensors.iter().filter_map(|t| match t.role {
-                Role::Input => Some(&tensors[*inputs.next().unwrap()][..]),
-                Role::Weight => Some(&weights.next().unwrap()[..]),
-                _ => None,
-            });
-            let given: Vec<&[f32]> = given.collect();
-            let out = lower::interp(&call.nest, &given).unwrap();
-            tensors[call.output] = out;
-        }
-        let found = &tensors[model.result()];
+        let found = kernels(&model, &trained, &input);
         let scale = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
         let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
         assert!(worst <= 1e-4 * scale, "{name}: {worst} of {scale}");

@@ -27,7 +27,7 @@ fn through_tvm(nest: &LoopNest, arguments: &[Vec<f32>]) -> Vec<f32> {
     buffers[output].values().unwrap()
 }
 
-fn agree(nest: &LoopNest) {
+pub fn agree(nest: &LoopNest) {
     let data = random_values(nest, 7);
     let slices: Vec<&[f32]> = data.iter().map(Vec::as_slice).collect();
     let expected = interp(nest, &slices).unwrap();

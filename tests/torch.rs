@@ -126,7 +126,7 @@ impl Draft {
 }
 
 /// Largest error of torch's forward and gradients against the interpreter, relative to the largest value.
-fn check(nest: &LoopNest, n_probes: usize) -> (f64, f64) {
+pub fn check(nest: &LoopNest, n_probes: usize) -> (f64, f64) {
     let op = TorchOp::new(nest).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let given: Vec<&Tensor> = nest.tensors.iter().filter(|t| matches!(t.role, Role::Input | Role::Weight)).collect();

@@ -454,13 +454,15 @@ fn random(tensor: u64, axis: u64, place: u64) -> u64 {
 /// Two sets of small sizes that stand for the given ones: coefficients keep their values (of the first and of the last binding), and
 /// each primary is the least multiple of what coefficients can divide it by everywhere. Sizes that are 1 everywhere stay 1 (an axis
 /// of `Co/g` where Co = g), no other quotient by up to two coefficients is 1 in both sets, variables that are equal everywhere stay
-/// equal, and all others differ.
+/// equal, and all others differ. Variables that not all bindings have are left out.
 ///
 /// # Errors
-/// No binding, or a variable without a value in one of them.
+/// No binding, or too many variables.
 pub fn small_bindings(bindings: &[Binding]) -> Result<Vec<Binding>> {
     let Some(first) = bindings.first() else { return invalid("no sizes to make smaller: give at least one binding") };
-    let variables = Variables::new(first.0.keys().cloned())?;
+    // slots that keep their channels have a C besides, which an operator for all slots cannot use
+    let common = first.0.keys().filter(|n| bindings.iter().all(|b| b.0.contains_key(*n)));
+    let variables = Variables::new(common.cloned())?;
     let values = bindings.iter().map(|b| variables.values(b)).collect::<Result<Vec<_>>>()?;
     let names = variables.names();
     let n_primary = names.iter().filter(|n| variables.size(n).is_some_and(|s| !s.is_coefficient(&variables))).count();

@@ -141,5 +141,6 @@ fn eval_with(nest: &LoopNest, e: &Expr, at: &[i64], load: &mut dyn FnMut(usize, 
         Expr::Add(parts) => parts.iter().map(|p| eval_with(nest, p, at, load)).sum(),
         Expr::Mul(parts) => parts.iter().map(|p| eval_with(nest, p, at, load)).product(),
         Expr::Max(parts) => parts.iter().map(|p| eval_with(nest, p, at, load)).fold(f64::NEG_INFINITY, f64::max),
+        Expr::Apply(function, part) => function.of(eval_with(nest, part, at, load)),
     }
 }

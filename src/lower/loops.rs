@@ -54,6 +54,36 @@ pub enum Expr {
     Add(Vec<Expr>),
     Mul(Vec<Expr>),
     Max(Vec<Expr>),
+    Apply(Function, Box<Expr>),
+}
+
+/// A function of one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Function {
+    /// eˣ.
+    Exp,
+    /// 1/x.
+    Reciprocal,
+    /// 1/√x.
+    Rsqrt,
+}
+
+impl Function {
+    pub fn of(self, x: f64) -> f64 {
+        match self {
+            Function::Exp => x.exp(),
+            Function::Reciprocal => x.recip(),
+            Function::Rsqrt => x.sqrt().recip(),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Function::Exp => "exp",
+            Function::Reciprocal => "reciprocal",
+            Function::Rsqrt => "rsqrt",
+        }
+    }
 }
 
 /// How the iterations of one output element are joined.
@@ -102,12 +132,18 @@ pub struct Epilogue {
 }
 
 impl Expr {
+    /// The function of this value.
+    pub fn apply(self, function: Function) -> Expr {
+        Expr::Apply(function, Box::new(self))
+    }
+
     /// Calls `f` with every access.
     pub fn visit<'a>(&'a self, f: &mut impl FnMut(&'a Access)) {
         match self {
             Expr::Load(access) => f(access),
             Expr::Const(_) => {}
             Expr::Add(parts) | Expr::Mul(parts) | Expr::Max(parts) => parts.iter().for_each(|p| p.visit(f)),
+            Expr::Apply(_, part) => part.visit(f),
         }
     }
 
@@ -117,6 +153,7 @@ impl Expr {
             Expr::Load(access) => f(access),
             Expr::Const(_) => {}
             Expr::Add(parts) | Expr::Mul(parts) | Expr::Max(parts) => parts.iter_mut().for_each(|p| p.visit_mut(f)),
+            Expr::Apply(_, part) => part.visit_mut(f),
         }
     }
 }
@@ -293,6 +330,7 @@ impl LoopNest {
             Expr::Add(parts) => format!("({})", join(parts, " + ")),
             Expr::Mul(parts) => join(parts, " * "),
             Expr::Max(parts) => format!("max({})", join(parts, ", ")),
+            Expr::Apply(function, part) => format!("{}({})", function.name(), self.print_expr(part, names)),
         }
     }
 }

@@ -27,6 +27,6 @@ mod torch_py;
 pub use fingerprint::{Fingerprint, fingerprint, small_bindings};
 pub use interp::{interp, interp_at};
 pub use layout::channels_last;
-pub use loops::{Access, Epilogue, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor};
+pub use loops::{Access, Epilogue, Expr, Function, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor};
 pub use stage::{cost, lower, lower_flat, stagings};
 pub use torch_py::torch_py;

@@ -5,7 +5,7 @@
 
 use super::contract::Factor;
 use super::index::Index;
-use super::loops::{Access, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage};
+use super::loops::{Access, Expr, Function, Guard, Loop, LoopNest, Reduction, Role, Stage};
 use super::split::{Split, split};
 use crate::error::{Result, invalid};
 
@@ -108,6 +108,10 @@ pub enum Step {
     AtLeast {
         x: usize,
         least: f32,
+    },
+    Apply {
+        x: usize,
+        function: Function,
     },
     /// `x` where the mask is 1, −∞ elsewhere.
     OrLowest {
@@ -321,6 +325,12 @@ impl Builder {
             Expr::Add(parts) => join(self, parts, |a, b| Step::Add { a, b }),
             Expr::Mul(parts) => join(self, parts, |a, b| Step::Mul { a, b }),
             Expr::Max(parts) => join(self, parts, |a, b| Step::Max { a, b }),
+            Expr::Apply(function, part) => {
+                let mut f = self.value(stage, part, values);
+                let shape = self.shapes[f.value].clone();
+                f.value = self.push(Step::Apply { x: f.value, function: *function }, shape);
+                f
+            }
         }
     }
 

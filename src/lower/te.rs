@@ -1,7 +1,7 @@
 //! A loop nest as TVM tensor expressions, one compute per stage.
 
 use super::index::Index;
-use super::loops::{Expr, LoopNest, Reduction, Stage};
+use super::loops::{Expr, Function, LoopNest, Reduction, Stage};
 use super::pad::pad;
 use crate::error::Result;
 use crate::tvm::te::{self, Node};
@@ -96,6 +96,14 @@ fn value(e: &Expr, vars: &[Node], extents: &[i64], tensors: &[Option<Node>]) -> 
         Expr::Add(parts) => join(parts, 0.0, te::add),
         Expr::Mul(parts) => join(parts, 1.0, te::mul),
         Expr::Max(parts) => join(parts, f32::MIN, te::max),
+        Expr::Apply(function, part) => {
+            let x = value(part, vars, extents, tensors)?;
+            match function {
+                Function::Exp => te::exp(&x),
+                Function::Rsqrt => te::rsqrt(&x),
+                Function::Reciprocal => te::div(&te::float(1.0)?, &x),
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A loop nest in libtorch, differentiable by autograd, on whatever device its inputs live.
 
-use super::loops::LoopNest;
+use super::loops::{Function, LoopNest};
 use super::plan::{Plan, Step};
 use super::positions::{gathered, mask};
 use crate::error::{Error, Result, invalid};
@@ -124,6 +124,11 @@ fn run(step: &Step, values: &[Tensor], arguments: &[&Tensor], kind: Kind, consta
         Step::Mul { a, b } => at(a).f_mul(at(b))?,
         Step::Max { a, b } => at(a).f_maximum(at(b))?,
         Step::AtLeast { x, least } => at(x).f_clamp_min(f64::from(*least))?,
+        Step::Apply { x, function } => match function {
+            Function::Exp => at(x).f_exp()?,
+            Function::Reciprocal => at(x).f_reciprocal()?,
+            Function::Rsqrt => at(x).f_rsqrt()?,
+        },
         Step::OrLowest { x, mask } => {
             let lowest = Tensor::from(f64::NEG_INFINITY).to_kind(kind).to_device(at(x).device());
             at(x).f_where_self(&at(mask).f_gt(0.0)?, &lowest)?

@@ -156,6 +156,7 @@ fn print_step(step: &Step, other: &Step, n: i64, name: &impl Fn(usize) -> String
         (Step::Mul { a, b }, _) => format!("{} * {}", name(*a), name(*b)),
         (Step::Max { a, b }, _) => format!("torch.maximum({}, {})", name(*a), name(*b)),
         (Step::AtLeast { x, least }, _) => format!("{}.clamp_min({least:?})", name(*x)),
+        (Step::Apply { x, function }, _) => format!("{}.{}()", name(*x), function.name()),
         (Step::OrLowest { x, mask }, _) => format!("torch.where({} > 0, {}, float(\"-inf\"))", name(*mask), name(*x)),
     })
 }

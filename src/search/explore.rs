@@ -284,8 +284,9 @@ impl Study<'_> {
                 Some((operator, binding)) => lower::lower(&operator, &binding)?,
                 None => model::original(&slot, batch),
             };
+            let channel = lower::layout::channel(slot.output(batch).len());
             let (nest, _) =
-                lower::layout::channels_last(&bare.with_epilogue(Epilogue { bias: true, relu: true, ..Epilogue::default() }, 1));
+                lower::layout::channels_last(&bare.with_epilogue(Epilogue { bias: true, relu: true, ..Epilogue::default() }, channel));
             let best = match self.tune(&nest, self.spec.tune.quick_trials as usize)? {
                 Ok(best) => best,
                 Err(failure) => return Ok(Err(failure)),

@@ -20,6 +20,7 @@ mod progress;
 pub mod propose;
 pub mod rediscover;
 pub mod reward;
+pub mod sequence;
 pub mod slots;
 pub mod tree;
 

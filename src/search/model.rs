@@ -3,19 +3,17 @@
 //! Each convolution, slot or projection takes the batch norm, residual sum and ReLU that follow it into its kernel. A
 //! kernel's parameters are tensors of the model or constants made from trained values.
 
+use super::sequence;
 use crate::error::{Result, invalid};
 use crate::lower::index::Index;
-use crate::lower::{self, Access, Epilogue, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor};
+use crate::lower::{self, Access, Epilogue, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor, layout};
 use crate::synth::{Binding, Operator, stable_hash};
-use crate::train::backbone::{Backbone, Op, Slot};
+use crate::train::backbone::{Backbone, Kind, Op, Slot};
 use crate::train::request::check_slot;
 use std::collections::BTreeMap;
 
 /// Added to the variance by batch norm, as in torch.
 const BATCH_NORM_EPSILON: f32 = 1e-5;
-
-/// The axis of channels of every tensor while kernels are put together; they are stored channels last in the end.
-const CHANNEL: usize = 1;
 
 /// Trained values by name, row-major, as the trainer saves them.
 pub type Values = BTreeMap<String, Vec<f32>>;
@@ -50,7 +48,7 @@ pub enum Constant {
 }
 
 /// A model: tensors (0 is the input, the last call's output the result) and the kernels that fill them, in order.
-/// Images are stored channels last: `[n, h, w, c]`.
+/// Images are stored channels last, `[n, h, w, c]`; sequences are `[n, t, c]`.
 #[derive(Clone, Debug)]
 pub struct Model {
     pub shapes: Vec<Vec<i64>>,
@@ -70,9 +68,14 @@ pub fn workload(nest: &LoopNest) -> String {
     format!("{:016x}", stable_hash(serde_json::to_string(&anonymous).unwrap_or_default().as_bytes()))
 }
 
-/// Values of an operator's variables in one slot: batch, channels, image, and the spec's coefficients.
+/// Values of an operator's variables in one slot: batch, channels, image or tokens, and the spec's coefficients.
 pub fn binding(slot: &Slot, batch: i64, coefficients: &BTreeMap<String, u32>) -> Binding {
-    let mut binding = Binding::of(&[("N", batch), ("Ci", slot.c_in), ("Co", slot.c_out), ("H", slot.h), ("W", slot.w)]);
+    let mut binding = Binding::of(&[("N", batch), ("Ci", slot.c_in), ("Co", slot.c_out)]);
+    let places = match slot.kind {
+        Kind::Conv => vec![("H", slot.h), ("W", slot.w)],
+        Kind::Projection => vec![("L", slot.h)],
+    };
+    binding.0.extend(places.into_iter().map(|(name, value)| (name.into(), value)));
     if slot.c_in == slot.c_out {
         binding.0.insert("C".into(), slot.c_in);
     }
@@ -80,14 +83,16 @@ pub fn binding(slot: &Slot, batch: i64, coefficients: &BTreeMap<String, u32>) ->
     binding
 }
 
-/// The nest of the convolution that a slot is in place of.
+/// The nest of the convolution or projection that a slot is in place of.
 pub fn original(slot: &Slot, batch: i64) -> LoopNest {
-    let [c_in, h, w] = slot.data();
-    conv(&[batch, c_in, h, w], slot.c_out, 3, slot.stride, 1, 1)
+    match slot.kind {
+        Kind::Conv => conv(&slot.input(batch), slot.c_out, 3, slot.stride, 1, 1),
+        Kind::Projection => sequence::projection(&slot.input(batch), slot.c_out),
+    }
 }
 
 impl Model {
-    /// The kernels of a backbone with one operator in the chosen slots and the original convolution in the others.
+    /// The kernels of a backbone with one operator in the chosen slots and what the original has in the others.
     ///
     /// # Errors
     /// A slot that the operator's sizes do not fit (slot and size are named).
@@ -119,6 +124,7 @@ impl Model {
             let mut scalable = None;
             let weight = |index: usize| match layer.op {
                 Op::Slot { .. } => format!("{}.w{index}", layer.name),
+                Op::LayerNorm if index == 1 => format!("{}.bias", layer.name),
                 _ => format!("{}.weight", layer.name),
             };
             let nest = match layer.op {
@@ -135,7 +141,7 @@ impl Model {
                             original(&slots[index], batch)
                         }
                         Some((operator, binding)) => {
-                            let channel = operator.outputs()[CHANNEL];
+                            let channel = operator.outputs()[layout::channel(operator.outputs().len())];
                             let place = |axes: &Vec<_>| axes.iter().position(|&d| d == channel);
                             scalable = operator.weights().iter().enumerate().find_map(|(w, axes)| Some((w, place(axes)?)));
                             let nest = lower::lower(&operator, &binding)?;
@@ -146,8 +152,13 @@ impl Model {
                 }
                 Op::AvgPool { size } => pool(&read, size, Reduction::Sum),
                 Op::MaxPool { size } => pool(&read, size, Reduction::Max),
+                Op::GlobalAvgPool if read.len() == 3 => sequence::mean(&read),
                 Op::GlobalAvgPool => global_average(&read),
+                Op::Linear { c_out, .. } if read.len() == 3 => sequence::projection(&read, c_out),
                 Op::Linear { c_out, .. } => linear(read[0], read[1], c_out),
+                Op::Tokens => sequence::tokens(&read),
+                Op::LayerNorm => sequence::layer_norm(&read),
+                Op::Attention { n_heads } => sequence::attention(&read, n_heads),
                 Op::BatchNorm | Op::Relu | Op::Add => copy(&read),
             };
             let learned = nest.tensors.iter().filter(|t| t.role == Role::Weight);
@@ -205,7 +216,8 @@ impl Model {
                 }
                 last = at;
             }
-            let (nest, orders) = lower::layout::channels_last(&nest.with_epilogue(epilogue, CHANNEL));
+            let channel = layout::channel(nest.tensors[nest.output()].shape.len());
+            let (nest, orders) = layout::channels_last(&nest.with_epilogue(epilogue, channel));
             let stored = (0..nest.tensors.len()).filter(|&t| nest.tensors[t].role == Role::Weight);
             for (constant, t) in weights.iter_mut().zip(stored) {
                 if let Constant::Weight { order, .. } = constant {
@@ -330,7 +342,7 @@ pub fn transpose(values: &[f32], shape: &[i64], order: &[usize]) -> Vec<f32> {
     out
 }
 
-fn tensor(name: &str, shape: Vec<i64>, role: Role) -> Tensor {
+pub(super) fn tensor(name: &str, shape: Vec<i64>, role: Role) -> Tensor {
     Tensor { name: name.into(), shape, role }
 }
 
@@ -338,11 +350,11 @@ fn loops(parts: &[(&str, i64)]) -> Vec<Loop> {
     parts.iter().map(|&(name, extent)| Loop { name: name.into(), extent }).collect()
 }
 
-fn load(tensor: usize, index: Vec<Index>) -> Expr {
+pub(super) fn load(tensor: usize, index: Vec<Index>) -> Expr {
     Expr::Load(Access { tensor, index })
 }
 
-fn one_stage(
+pub(super) fn one_stage(
     name: &str,
     tensors: Vec<Tensor>,
     axes: &[(&str, i64)],

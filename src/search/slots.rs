@@ -7,7 +7,7 @@ use crate::spec::{Layers, Spec};
 use crate::synth::space::STEP;
 use crate::synth::{Binding, Operator, Space};
 use crate::train::DataSet;
-use crate::train::backbone::{Backbone, Slot};
+use crate::train::backbone::{Backbone, Kind, Slot};
 use std::collections::BTreeMap;
 
 /// The slots of a spec's backbone, and which of them are filled.
@@ -74,10 +74,19 @@ impl Slots {
     /// The space of operators for these slots.
     ///
     /// # Errors
-    /// No slot, or more coefficients than sizes can name.
+    /// No slot, slots of two kinds, or more coefficients than sizes can name.
     pub fn space(&self, spec: &Spec) -> Result<Space> {
         let names: Vec<String> = self.coefficients.keys().cloned().collect();
-        let mut space = Space::of_conv(self.bindings(1), &names, spec.operator.max_depth as usize, spec.operator.max_weights as usize)?;
+        let mut kinds = self.filled().map(|s| s.kind);
+        let kind = kinds.next().unwrap_or(Kind::Conv);
+        if kinds.any(|k| k != kind) {
+            return invalid("[slots] layers: some are convolutions, others projections, and no operator fills both: name one sort");
+        }
+        let of = match kind {
+            Kind::Conv => Space::of_conv,
+            Kind::Projection => Space::of_projection,
+        };
+        let mut space = of(self.bindings(1), &names, spec.operator.max_depth as usize, spec.operator.max_weights as usize)?;
         for most in &mut space.max_params {
             *most = (*most as f64 * spec.budget.params_ratio) as u64;
         }
@@ -113,7 +122,7 @@ impl Slots {
     pub(super) fn shapes(&self) -> Vec<(&Slot, Vec<String>)> {
         let mut shapes: Vec<(&Slot, Vec<String>)> = Vec::new();
         for slot in self.filled() {
-            let same = |s: &Slot| (s.c_in, s.c_out, s.h, s.w, s.stride) == (slot.c_in, slot.c_out, slot.h, slot.w, slot.stride);
+            let same = |s: &Slot| (s.input(1), s.output(1)) == (slot.input(1), slot.output(1));
             match shapes.iter_mut().find(|(s, _)| same(s)) {
                 Some((_, names)) => names.push(slot.name.clone()),
                 None => shapes.push((slot, vec![slot.name.clone()])),

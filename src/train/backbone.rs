@@ -1,9 +1,11 @@
 //! The model: a graph of ATen-like layers, with slots where operators go.
 
+use super::transformer::transformer_small;
 use crate::error::{Result, invalid};
 use serde::{Deserialize, Serialize};
 
-/// What a layer does. Shapes are `[channels, height, width]` or, after global pooling, `[channels]`; the batch comes before them.
+/// What a layer does. Shapes are `[channels, height, width]`, of a sequence `[tokens, channels]`, or, after global pooling,
+/// `[channels]`; the batch comes before them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Op {
@@ -27,14 +29,23 @@ pub enum Op {
     MaxPool {
         size: i64,
     },
-    /// The mean over height and width.
+    /// The mean over height and width, or over tokens.
     GlobalAvgPool,
     /// With bias.
     Linear {
         c_in: i64,
         c_out: i64,
     },
-    /// An operator in place of a 3×3 convolution of padding 1: the i-th of [`Backbone::slots`]. Its stride divides the image.
+    /// The places of a picture, row by row, as a sequence; each has a learned vector that is added.
+    Tokens,
+    /// Over channels, with weight and bias.
+    LayerNorm,
+    /// Softmax attention of each token to all; reads queries, keys and values, `[tokens, 3·channels]`.
+    Attention {
+        n_heads: i64,
+    },
+    /// An operator in place of a 3×3 convolution of padding 1, whose stride divides the image, or of a projection of a sequence
+    /// without bias (its stride is 1): the i-th of [`Backbone::slots`].
     Slot {
         index: usize,
         c_in: i64,
@@ -64,33 +75,57 @@ pub struct Backbone {
     pub layers: Vec<Layer>,
 }
 
-/// A hole in a backbone: reads `[c_in, stride·h, stride·w]`, writes `[c_out, h, w]`.
+/// What stands in a slot of the original model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A convolution: reads `[c_in, stride·h, stride·w]`, writes `[c_out, h, w]`.
+    Conv,
+    /// A projection of a sequence: reads `[tokens, c_in]`, writes `[tokens, c_out]`.
+    Projection,
+}
+
+/// A hole in a backbone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slot {
     pub name: String,
     pub layer: usize,
+    pub kind: Kind,
     pub c_in: i64,
     pub c_out: i64,
+    /// Height and width; of a sequence its tokens and 1.
     pub h: i64,
     pub w: i64,
     pub stride: i64,
 }
 
 impl Slot {
-    /// The shape of what it reads, without the batch.
-    pub fn data(&self) -> [i64; 3] {
-        [self.c_in, self.stride * self.h, self.stride * self.w]
+    /// The shape of what it reads, for a batch of `n`.
+    pub fn input(&self, n: i64) -> Vec<i64> {
+        match self.kind {
+            Kind::Conv => vec![n, self.c_in, self.stride * self.h, self.stride * self.w],
+            Kind::Projection => vec![n, self.h, self.c_in],
+        }
+    }
+
+    /// The shape of what it writes, for a batch of `n`.
+    pub fn output(&self, n: i64) -> Vec<i64> {
+        match self.kind {
+            Kind::Conv => vec![n, self.c_out, self.h, self.w],
+            Kind::Projection => vec![n, self.h, self.c_out],
+        }
     }
 }
 
 /// Backbones that [`Backbone::named`] knows.
-pub const NAMES: &[&str] = &["resnet-small", "resnet-strided"];
+pub const NAMES: &[&str] = &["resnet-small", "resnet-strided", "transformer-small"];
 
 impl Backbone {
     /// A built-in backbone. Errors: an unknown name (lists what is known), sizes that do not fit.
     pub fn named(name: &str, width: i64, input: [i64; 3], n_classes: i64) -> Result<Backbone> {
         match name {
             "resnet-small" => resnet_small(width, input, n_classes),
+            "transformer-small" => transformer_small(width, input, n_classes),
             "resnet-strided" => resnet_strided(width, input, n_classes),
             _ => invalid(format!("there is no backbone `{name}`: use one of {}", NAMES.join(", "))),
         }
@@ -100,19 +135,24 @@ impl Backbone {
     pub fn slots(&self) -> Vec<Slot> {
         let slot = |(layer, l): (usize, &Layer)| match l.op {
             Op::Slot { c_in, c_out, stride, .. } => {
-                Some(Slot { name: l.name.clone(), layer, c_in, c_out, h: l.shape[1], w: l.shape[2], stride })
+                let (kind, h, w) = match l.shape[..] {
+                    [_, h, w] => (Kind::Conv, h, w),
+                    _ => (Kind::Projection, l.shape[0], 1),
+                };
+                Some(Slot { name: l.name.clone(), layer, kind, c_in, c_out, h, w, stride })
             }
             _ => None,
         };
         self.layers.iter().enumerate().filter_map(slot).collect()
     }
 
-    /// The backbone with its original convolutions in the slots.
+    /// The backbone with its original convolutions and projections (these with a bias) in the slots.
     pub fn original(&self) -> Backbone {
         let mut whole = self.clone();
         for l in &mut whole.layers {
             if let Op::Slot { c_in, c_out, stride, .. } = l.op {
-                l.op = Op::Conv2d { c_in, c_out, kernel: 3, stride, padding: 1, groups: 1 };
+                let conv = Op::Conv2d { c_in, c_out, kernel: 3, stride, padding: 1, groups: 1 };
+                l.op = if l.shape.len() == 3 { conv } else { Op::Linear { c_in, c_out } };
             }
         }
         whole
@@ -171,8 +211,10 @@ impl Backbone {
         let inputs: Vec<&[i64]> = l.inputs.iter().map(|&i| &self.layers[i].shape[..]).collect();
         let picture =
             |s: &[i64]| <[i64; 3]>::try_from(s).map_err(|_| format!("its input has shape {s:?}: channels, height and width are needed"));
-        let channels =
-            |s: [i64; 3], c_in: i64| if s[0] == c_in { Ok(()) } else { Err(format!("takes {c_in} channels, its input has {}", s[0])) };
+        let takes = |c_in: i64, c: i64| if c == c_in { Ok(()) } else { Err(format!("takes {c_in} channels, its input has {c}")) };
+        let channels = |s: [i64; 3], c_in: i64| takes(c_in, s[0]);
+        let sequence =
+            |s: &[i64]| <[i64; 2]>::try_from(s).map_err(|_| format!("its input has shape {s:?}: tokens and channels are needed"));
         match l.op {
             Op::Input => Ok(self.input.to_vec()),
             Op::BatchNorm | Op::Relu => Ok(inputs[0].to_vec()),
@@ -191,6 +233,19 @@ impl Backbone {
                     return Err(format!("a kernel of {kernel} does not fit {}×{}", s[1], s[2]));
                 }
                 Ok(vec![c_out, out(s[1]), out(s[2])])
+            }
+            Op::Slot { c_in, c_out, stride: 1, .. } if inputs[0].len() == 2 && c_out > 0 => {
+                takes(c_in, inputs[0][1])?;
+                Ok(vec![inputs[0][0], c_out])
+            }
+            Op::Tokens => picture(inputs[0]).map(|[c, h, w]| vec![h * w, c]),
+            Op::LayerNorm => sequence(inputs[0]).map(Vec::from),
+            Op::Attention { n_heads } => {
+                let [tokens, c] = sequence(inputs[0])?;
+                if n_heads < 1 || c % (3 * n_heads) != 0 {
+                    return Err(format!("{c} channels are no queries, keys and values of {n_heads} heads: give 3 × heads × their size"));
+                }
+                Ok(vec![tokens, c / 3])
             }
             Op::Slot { c_in, c_out, stride, .. } => {
                 let s = picture(inputs[0])?;
@@ -213,7 +268,12 @@ impl Backbone {
                 }
                 Ok(vec![s[0], s[1] / size, s[2] / size])
             }
+            Op::GlobalAvgPool if inputs[0].len() == 2 => Ok(vec![inputs[0][1]]),
             Op::GlobalAvgPool => Ok(vec![picture(inputs[0])?[0]]),
+            Op::Linear { c_in, c_out } if inputs[0].len() == 2 => {
+                takes(c_in, inputs[0][1])?;
+                Ok(vec![inputs[0][0], c_out])
+            }
             Op::Linear { c_in, c_out } if inputs[0] == [c_in] => Ok(vec![c_out]),
             Op::Linear { c_in, .. } => Err(format!("takes [{c_in}], its input is {:?}", inputs[0])),
         }
@@ -232,20 +292,42 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::MaxPool { .. } => "max_pool",
         Op::GlobalAvgPool => "global_avg_pool",
         Op::Linear { .. } => "linear",
+        Op::Tokens => "tokens",
+        Op::LayerNorm => "layer_norm",
+        Op::Attention { .. } => "attention",
         Op::Slot { .. } => "slot",
     }
 }
 
-struct Draft {
+/// A backbone in the making.
+pub(super) struct Draft {
     input: [i64; 3],
     layers: Vec<Layer>,
     n_slots: usize,
 }
 
 impl Draft {
-    fn push(&mut self, name: &str, op: Op, inputs: &[usize]) -> usize {
+    pub fn new(input: [i64; 3]) -> Draft {
+        Draft { input, layers: vec![], n_slots: 0 }
+    }
+
+    /// The backbone, if it is sound.
+    pub fn end(self, name: String, n_classes: i64) -> Result<Backbone> {
+        let backbone = Backbone { name, input: self.input, n_classes, layers: self.layers };
+        backbone.validate()?;
+        Ok(backbone)
+    }
+
+    pub fn push(&mut self, name: &str, op: Op, inputs: &[usize]) -> usize {
         let shape = match (&op, inputs.first().map(|&i| &self.layers[i].shape[..])) {
-            (Op::Conv2d { c_out, .. }, Some(&[_, h, w])) => vec![*c_out, h, w],
+            (Op::Conv2d { c_out, kernel, stride, padding, .. }, Some(&[_, h, w])) => {
+                let out = |size: i64| (size + 2 * padding - kernel).div_euclid(*stride) + 1;
+                vec![*c_out, out(h), out(w)]
+            }
+            (Op::Tokens, Some(&[c, h, w])) => vec![h * w, c],
+            (Op::Attention { .. }, Some(&[t, c])) => vec![t, c / 3],
+            (Op::Slot { c_out, .. }, Some(&[t, _])) => vec![t, *c_out],
+            (Op::GlobalAvgPool, Some(&[_, c])) => vec![c],
             (Op::Slot { c_out, stride, .. }, Some(&[_, h, w])) => vec![*c_out, h / stride, w / stride],
             (Op::AvgPool { size }, Some(&[c, h, w])) => vec![c, h / size, w / size],
             (Op::GlobalAvgPool, Some(&[c, ..])) => vec![c],
@@ -255,6 +337,14 @@ impl Draft {
         };
         self.layers.push(Layer { name: name.into(), op, inputs: inputs.to_vec(), shape });
         self.layers.len() - 1
+    }
+
+    /// A slot on a sequence.
+    pub fn projection(&mut self, name: &str, x: usize, c_out: i64) -> usize {
+        let c_in = self.layers[x].shape.last().copied().unwrap_or(0);
+        let op = Op::Slot { index: self.n_slots, c_in, c_out, stride: 1 };
+        self.n_slots += 1;
+        self.push(name, op, &[x])
     }
 
     fn slot(&mut self, name: &str, x: usize, c_out: i64, stride: i64, residual: Option<usize>) -> usize {
@@ -290,7 +380,7 @@ fn resnet(name: &str, strided: bool, width: i64, input: [i64; 3], n_classes: i64
     if !(1..=4096).contains(&width) {
         return invalid(format!("{name} of width {width}: the width must be 1 to 4096"));
     }
-    let mut d = Draft { input, layers: vec![], n_slots: 0 };
+    let mut d = Draft::new(input);
     let x = d.push("input", Op::Input, &[]);
     let stem = Op::Conv2d { c_in: input[0], c_out: width, kernel: 3, stride: 1, padding: 1, groups: 1 };
     let x = d.push("stem", stem, &[x]);
@@ -308,7 +398,5 @@ fn resnet(name: &str, strided: bool, width: i64, input: [i64; 3], n_classes: i64
     }
     let x = d.push("pool", Op::GlobalAvgPool, &[x]);
     d.push("classifier", Op::Linear { c_in: 4 * width, c_out: n_classes }, &[x]);
-    let backbone = Backbone { name: format!("{name}-{width}"), input, n_classes, layers: d.layers };
-    backbone.validate()?;
-    Ok(backbone)
+    d.end(format!("{name}-{width}"), n_classes)
 }

@@ -13,7 +13,10 @@ pub mod fold;
 #[cfg(feature = "torch")]
 mod model;
 pub mod request;
+#[cfg(feature = "torch")]
+mod tokens;
 pub mod trainer;
+pub mod transformer;
 pub mod weights;
 #[cfg(feature = "torch")]
 pub mod worker;

@@ -2,6 +2,7 @@
 
 use super::backbone::{Backbone, Layer, Op};
 use super::fold::{fold_scale, scale_and_shift};
+use super::tokens;
 use super::weights::Weight;
 use crate::error::{Error, Result, invalid};
 use crate::lower::torch::TorchOp;
@@ -14,6 +15,9 @@ use tch::{Device, Kind, TchError, Tensor};
 const EPSILON: f64 = 1e-5;
 /// Of the new batch in running statistics.
 const STATISTICS_MOMENTUM: f64 = 0.1;
+
+/// Of the vectors that tell tokens their places, at the start (Dosovitskiy et al. 2021).
+const PLACE_STD: f64 = 0.02;
 
 pub(super) fn failed(e: TchError) -> Error {
     Error::Library(format!("libtorch: {e}"))
@@ -88,7 +92,13 @@ impl Model {
                         add(&format!("w{i}"), &t.shape, Fill::Normal(nest.weight_std()), true, true)?;
                     }
                 }
-                Op::Input | Op::Relu | Op::Add | Op::AvgPool { .. } | Op::MaxPool { .. } | Op::GlobalAvgPool => {}
+                Op::Tokens => add("weight", &layer.shape, Fill::Normal(PLACE_STD), true, false)?,
+                Op::LayerNorm => {
+                    let c = layer.shape[1];
+                    add("weight", &[c], Fill::Constant(1.0), true, false)?;
+                    add("bias", &[c], Fill::Constant(0.0), true, false)?;
+                }
+                Op::Input | Op::Relu | Op::Add | Op::AvgPool { .. } | Op::MaxPool { .. } | Op::GlobalAvgPool | Op::Attention { .. } => {}
             }
         }
         Ok(model)
@@ -145,11 +155,20 @@ impl Model {
                     .f_linear(self.variable(layer, "weight"), Some(self.variable(layer, "bias")))
                     .map_err(failed)?,
                 Op::Relu => at(0).f_relu().map_err(failed)?,
-                _ => plain(layer, x, at).map_err(failed)?,
+                _ => self.rest(layer, x, at).map_err(failed)?,
             };
             values.push(value);
         }
         values.pop().map_or_else(|| invalid("a backbone without layers gives nothing: add layers"), Ok)
+    }
+
+    /// Layers of sequences, and those without variables.
+    fn rest<'a>(&self, layer: &Layer, x: &Tensor, at: impl Fn(usize) -> &'a Tensor) -> Result<Tensor, TchError> {
+        let input = layer.inputs.first().map_or(x, |_| at(0));
+        match tokens::forward(&layer.op, input, |part| self.variable(layer, part))? {
+            Some(value) => Ok(value),
+            None => plain(layer, x, at),
+        }
     }
 
     /// All variables on the CPU, in order of names.
@@ -293,7 +312,7 @@ impl Folded<'_> {
                     at(0).shallow_clone().f_relu_().map_err(failed)?
                 }
                 (_, Op::Relu) => at(0).f_relu().map_err(failed)?,
-                _ => plain(layer, x, at).map_err(failed)?,
+                _ => self.model.rest(layer, x, at).map_err(failed)?,
             };
             values.push(Some(value));
             for &j in &layer.inputs {

@@ -98,7 +98,7 @@ impl Recipe {
     }
 }
 
-/// One training. `nests` holds one operator per slot, for `recipe.batch` pictures: `[n, c_in, h, w]` and weights to `[n, c_out, h, w]`.
+/// One training. `nests` holds one operator per slot, for `recipe.batch` pictures: what the slot reads and weights to what it writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainRequest {
     pub backbone: Backbone,
@@ -212,8 +212,7 @@ pub fn check_slots(backbone: &Backbone, nests: &[LoopNest], n: i64) -> Result<()
 /// Checks that a nest has one input and the output of its slot at batch `n`. Errors name the slot.
 pub fn check_slot(slot: &Slot, nest: &LoopNest, n: i64) -> Result<()> {
     let inputs: Vec<&[i64]> = nest.tensors.iter().filter(|t| t.role == Role::Input).map(|t| &t.shape[..]).collect();
-    let [c_in, h, w] = slot.data();
-    let wanted = [n, c_in, h, w];
+    let wanted = slot.input(n);
     let way_out = match slot.stride {
         1 => "bind the operator to the slot's sizes".to_string(),
         stride => format!("in a slot of stride {stride} read the data at stride(h, r) and stride(w, r), and bind r to {stride}"),
@@ -221,7 +220,7 @@ pub fn check_slot(slot: &Slot, nest: &LoopNest, n: i64) -> Result<()> {
     if inputs != [&wanted[..]] {
         return invalid(format!("slot {}: the operator reads {inputs:?}, the slot gives {wanted:?}: {way_out}", slot.name));
     }
-    let (output, wanted) = (&nest.tensors[nest.output()].shape, [n, slot.c_out, slot.h, slot.w]);
+    let (output, wanted) = (&nest.tensors[nest.output()].shape, slot.output(n));
     if *output != wanted {
         return invalid(format!("slot {}: the operator gives {output:?}, the slot needs {wanted:?}: {way_out}", slot.name));
     }

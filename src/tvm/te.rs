@@ -54,6 +54,26 @@ pub fn max(a: &Node, b: &Node) -> Result<Node> {
     call!("prim._OpMax", *a, *b, NONE)
 }
 
+pub fn div(a: &Node, b: &Node) -> Result<Node> {
+    call!("prim._OpDiv", *a, *b, NONE)
+}
+
+pub fn exp(x: &Node) -> Result<Node> {
+    intrinsic("tirx.exp", x)
+}
+
+/// 1/√x.
+pub fn rsqrt(x: &Node) -> Result<Node> {
+    intrinsic("tirx.rsqrt", x)
+}
+
+/// A function of one float32 that TVM's code generators know by name.
+fn intrinsic(name: &str, x: &Node) -> Result<Node> {
+    let op = call!("ir.GetOp", text(name))?;
+    let result = call!("ir.PrimType", FLOAT32)?;
+    call!("ir.Call", result, op, array(std::slice::from_ref(x))?, NONE, array::<Node>(&[])?, NONE)
+}
+
 pub fn floor_div(a: &Node, b: i64) -> Result<Node> {
     call!("prim._OpFloorDiv", *a, int(b)?, NONE)
 }
