@@ -98,7 +98,7 @@ impl Space {
                         self.refused.count(rule);
                         continue;
                     }
-                    for block in self.blocks(state, top.dim) {
+                    for block in self.blocks(state, top.dim).to_vec() {
                         offer(self, Action::Merge(top.dim, block));
                     }
                 }
@@ -137,8 +137,8 @@ impl Space {
     }
 
     /// The blocks that a dim may be merged by.
-    pub(in crate::synth) fn blocks(&mut self, state: &Partial, d: Dim) -> Vec<Size> {
-        self.divisors.of(&self.sizes, self.graph.size(d), &state.allowance).to_vec()
+    pub(in crate::synth) fn blocks(&mut self, state: &Partial, d: Dim) -> &[Size] {
+        self.divisors.of(&self.sizes, self.graph.size(d), &state.allowance)
     }
 
     /// How many sums that nothing tells from this one come before it.
