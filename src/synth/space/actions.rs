@@ -130,7 +130,8 @@ impl Space {
     /// Where every action left must lower the distance, these cannot.
     fn may_be_critical(&self, kind: Kind) -> bool {
         match kind {
-            Kind::Shift | Kind::Stride => false,
+            // they may let a dim be cut or go
+            Kind::Shift | Kind::Stride => self.knows_forms(),
             Kind::Contract => self.options.admissible,
             _ => true,
         }

@@ -2,7 +2,7 @@
 
 use super::Space;
 use crate::synth::bound::{Decrease, Game, bytes};
-use crate::synth::canon::{self, Rule};
+use crate::synth::canon::{self, Rule, RuleSet};
 use crate::synth::distance::{Axis, Budget, Form};
 use crate::synth::graph::Dim;
 use crate::synth::legal::Ratio;
@@ -103,7 +103,7 @@ impl Space {
         let two = contracts && state.weights.len() + 2 < self.options.tensors;
         let mut current = std::mem::take(&mut self.current);
         current.clear();
-        let is_strict = self.options.admissible && FORMS.iter().all(|&rule| !self.options.off.contains(rule));
+        let is_strict = self.knows_forms();
         for top in &state.frontier {
             let is_sum = matches!(self.graph.prim(top.dim), Prim::Reduce(_));
             let drops = contracts && {
@@ -125,6 +125,11 @@ impl Space {
         }
         let becomes = state.frontier.iter().zip(&found.unordered).filter_map(|(top, axis)| axis.map(|axis| (top.dim, axis))).collect();
         Some((steps, becomes))
+    }
+
+    /// Does the distance know what the rules in [`FORMS`] leave to a dim?
+    pub(super) fn knows_forms(&self) -> bool {
+        self.options.admissible && !self.options.off.contains_any(RuleSet::of(&FORMS))
     }
 
     /// What the rules in [`FORMS`] leave to a dim.
