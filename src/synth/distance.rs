@@ -7,6 +7,7 @@
 use super::Folded;
 use super::legal::{Kind, Ratio, Sizes};
 use super::size::Size;
+use std::hash::{Hash, Hasher};
 
 /// Dims are kept as bits of one word.
 const MAX_AXES: usize = 64;
@@ -112,12 +113,19 @@ pub struct Target {
     product: Size,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Item {
     size: Size,
     moves: bool,
     drops: bool,
     form: Form,
+}
+
+impl Hash for Item {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.size.hash(state);
+        state.write_u64(u64::from(self.form.0) << 2 | u64::from(self.moves) << 1 | u64::from(self.drops));
+    }
 }
 
 impl Target {

@@ -54,7 +54,8 @@ const NEAR: usize = 3;
 const GROUNDS: usize = 1000;
 
 /// A state in which walks with as many actions left found no way on so often is entered again in this share of the cases only:
-/// nearly all of them are dead ends, and half of all dead ends would be met again.
+/// nearly all of them are dead ends, and half of all dead ends would be met again. Once is enough where every action must lower
+/// the distance: of a hundred such states one is none.
 const DEATHS: u8 = 2;
 const HOPE: f64 = 0.05;
 
@@ -126,12 +127,13 @@ impl Ends {
         if self.dead.len() >= REMEMBERED {
             self.dead.clear();
         }
+        let n = if left > 1 && state.steps >= left { DEATHS } else { 1 };
         let left = u8::try_from(left).unwrap_or(u8::MAX);
         let end = self.dead.entry(state.key()).or_insert((left, 0));
         match left.cmp(&end.0) {
             Ordering::Less => {}
-            Ordering::Equal => end.1 = end.1.saturating_add(1),
-            Ordering::Greater => *end = (left, 1),
+            Ordering::Equal => end.1 = end.1.saturating_add(n),
+            Ordering::Greater => *end = (left, n),
         }
     }
 
