@@ -493,7 +493,7 @@ impl Space {
         None
     }
 
-    pub(super) fn of_place(&self, d: Dim) -> bool {
+    fn of_place(&self, d: Dim) -> bool {
         self.shapes.places.iter().any(|&p| self.graph.depends(d, self.outputs[p]))
     }
 

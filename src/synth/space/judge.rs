@@ -169,15 +169,7 @@ impl Space {
             _ if is_early || top.shares != 0 => form = form.with(Form::WHOLE),
             _ => {}
         }
-        if self.options.off.contains(Rule::NoExchange) {
-            form
-        } else if self.shapes.places.iter().any(|&p| self.outputs[p] == top.dim) {
-            form.with(Form::PLACE)
-        } else if self.of_place(top.dim) {
-            form.with(Form::MOVED)
-        } else {
-            form
-        }
+        form
     }
 
     /// A lower bound of the multiply-adds of everything that the state can become, over all bindings together.
