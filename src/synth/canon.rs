@@ -142,6 +142,10 @@ impl RuleSet {
         self.0 >> rule as u8 & 1 == 1
     }
 
+    pub fn contains_any(self, other: RuleSet) -> bool {
+        self.0 & other.0 != 0
+    }
+
     #[must_use]
     pub fn with(self, rules: &[Rule]) -> RuleSet {
         RuleSet(self.0 | RuleSet::of(rules).0)

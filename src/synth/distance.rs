@@ -7,6 +7,7 @@
 use super::Folded;
 use super::legal::{Kind, Ratio, Sizes};
 use super::size::Size;
+use std::hash::{Hash, Hasher};
 
 /// Dims are kept as bits of one word.
 const MAX_AXES: usize = 64;
@@ -42,9 +43,6 @@ impl Form {
     pub const TWO_STEPS: Form = Form(1 << 4);
     /// It cannot go alone.
     pub const STAYS: Form = Form(1 << 5);
-    /// A place of the image as it is; where no dim is [`Form::MOVED`], something must still happen to one of these.
-    pub const PLACE: Form = Form(1 << 6);
-    pub const MOVED: Form = Form(1 << 7);
     const CLASS: u32 = 8;
 
     /// Of these no two are joined without a dim of another class.
@@ -112,12 +110,19 @@ pub struct Target {
     product: Size,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Item {
     size: Size,
     moves: bool,
     drops: bool,
     form: Form,
+}
+
+impl Hash for Item {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.size.hash(state);
+        state.write_u64(u64::from(self.form.0) << 2 | u64::from(self.moves) << 1 | u64::from(self.drops));
+    }
 }
 
 impl Target {
@@ -168,7 +173,7 @@ impl Memo {
         let left =
             Budget { steps: budget.steps - n_discarding, leaves: budget.leaves.saturating_sub(u32::from(n_discarding > 0)), ..*budget };
         // the window that takes up a stride may lie on any dim
-        let form = |a: &Axis| if n_discarding > 0 { a.form.without(Form::WHOLE).without(Form::EARLY).without(Form::PLACE) } else { a.form };
+        let form = |a: &Axis| if n_discarding > 0 { a.form.without(Form::WHOLE).without(Form::EARLY) } else { a.form };
         let item = |a: &Axis| Item { size: a.size, moves: a.left > 0, drops: a.drops && budget.contracts, form: form(a) };
         self.order.clear();
         self.order.extend(current.iter().enumerate().filter(|(_, a)| !a.discards).map(|(i, a)| (item(a), i)));
@@ -259,8 +264,6 @@ struct Fixed<'a> {
     droppable: u64,
     /// Some dims are not free to do everything: to join them may then be the only way.
     strict: bool,
-    /// Nothing has happened to any place of the image so far, and something must.
-    still: bool,
 }
 
 impl Fixed<'_> {
@@ -337,10 +340,8 @@ impl Search {
         let droppable = (0..items.len()).filter(|&i| items[i].drops).fold(0, |mask, i| mask | 1 << i);
         let n_primary = sizes.variables().n_primary();
         let scarce = (budget.leaves as usize) < items.len();
-        let has = |form: Form| items.iter().any(|i| i.form.has(form));
-        let still = has(Form::PLACE) && !has(Form::MOVED);
         let strict = items.iter().any(|i| i.form != Form::default());
-        let mut fixed = Fixed { target, sizes, items, budget, n_primary, exact, scarce, least: 0, droppable, strict, still };
+        let mut fixed = Fixed { target, sizes, items, budget, n_primary, exact, scarce, least: 0, droppable, strict };
         self.groups.clear();
         self.candidates.clear();
         (self.free, self.merges, self.splits, self.best) = (all, 0, 0, budget.steps + 1);
@@ -512,16 +513,12 @@ impl Search {
     fn n_more(&self, fixed: &Fixed, leaves: u32, n_dropped: u32) -> Option<u32> {
         let (mut n_shifts, mut n_windows, mut n_alone) = (0, 0, 0);
         let mut has_other = false;
-        // what alone goes in a contraction may as well be a window
-        let mut moves = !fixed.still || leaves > 0 || n_dropped == 1;
         for group in &self.groups {
             let demand = fixed.demand(group)?;
             n_shifts += u32::from(demand.shift);
             n_windows += u32::from(demand.window);
             n_alone += u32::from(demand.alone);
             has_other |= !demand.window && (group.is_lone() || group.is_open());
-            let changes = !group.dims.is_power_of_two() || !group.axes.is_power_of_two() || group.is_open();
-            moves |= changes && !group.is_lone() && fixed.any(group.dims, Form::PLACE);
         }
         // every leaf may be a window that a group demands, but none its own group's
         let mut n_missing = n_windows.saturating_sub(leaves);
@@ -533,8 +530,7 @@ impl Search {
         }
         // one contraction may serve all that go alone, a Stride only one
         let n_alone = if fixed.budget.contracts { n_alone.min(u32::from(n_dropped == 0)) } else { n_alone };
-        let n_more = n_shifts + n_missing + n_alone;
-        Some(n_more.max(u32::from(!moves)))
+        Some(n_shifts + n_missing + n_alone)
     }
 
     /// Every dim and axis has its group.

@@ -208,6 +208,11 @@ impl Sizes {
         self.all(size, |v| v <= most, |a, b| Ratio(a.into(), b.into()) <= most)
     }
 
+    /// Is the value < `most` under every binding?
+    pub fn is_below(&self, size: Size, most: Ratio) -> bool {
+        self.all(size, |v| v < most, |a, b| Ratio(a.into(), b.into()) < most)
+    }
+
     /// A whole number under every binding?
     pub fn is_whole(&self, size: Size) -> bool {
         self.all(size, |v| v.0 % v.1 == 0, |a, b| a % b == 0)

@@ -12,11 +12,12 @@ use super::prim::Prim;
 use super::size::Size;
 use super::space::judge::ONLY_SUMS;
 use super::space::{Kind, Space};
-use super::{child_seed, stable_hash};
-use crate::error::Result;
+use super::{Folded, child_seed, stable_hash};
+use crate::error;
 use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashSet};
 
 /// Walks without a new operator after which a space is called exhausted.
 const MAX_WALKS: usize = 300_000;
@@ -50,7 +51,16 @@ const MANY: usize = 500;
 const AGAIN: f64 = 0.9;
 /// States so near the end are not: all that they lead to is soon known.
 const NEAR: usize = 3;
-const GROUNDS: usize = 4000;
+const GROUNDS: usize = 1000;
+
+/// A state in which walks with as many actions left found no way on so often is entered again in this share of the cases only:
+/// nearly all of them are dead ends, and half of all dead ends would be met again. Once is enough where every action must lower
+/// the distance: of a hundred such states one is none.
+const DEATHS: u8 = 2;
+const HOPE: f64 = 0.05;
+
+/// Dead ends and finished states that are remembered, of some 30 bytes each; then memory begins anew.
+const REMEMBERED: usize = 1 << 20;
 
 /// Sums are drawn by what convolutions have (channels, windows, a rank) in this share of the walks, else from all multisets.
 const USUAL_SUMS: f64 = 0.7;
@@ -102,18 +112,59 @@ enum Begun {
     /// From a state of somebody else's.
     Given,
     Start(usize),
-    Ground(usize),
+    /// By number of sums, then place.
+    Ground(usize, usize),
+}
+
+/// What is known of states where walks ended; only looked up.
+#[derive(Default)]
+struct Ends {
+    /// Actions left, and how often walks died.
+    dead: Folded<u128, (u8, u8)>,
+    /// By the state and its dims in the data's order: the operator's hash, or the rule that refuses it.
+    finals: Folded<u128, Result<u64, Rule>>,
+}
+
+impl Ends {
+    fn die(&mut self, state: &Partial, left: usize) {
+        if self.dead.len() >= REMEMBERED {
+            self.dead.clear();
+        }
+        let n = if left > 1 && state.steps >= left { DEATHS } else { 1 };
+        let left = u8::try_from(left).unwrap_or(u8::MAX);
+        let end = self.dead.entry(state.key()).or_insert((left, 0));
+        match left.cmp(&end.0) {
+            Ordering::Less => {}
+            Ordering::Equal => end.1 = end.1.saturating_add(n),
+            Ordering::Greater => *end = (left, n),
+        }
+    }
+
+    fn is_dead(&self, state: &Partial, left: usize) -> bool {
+        self.dead.get(&state.key()).is_some_and(|end| left <= usize::from(end.0) && end.1 >= DEATHS)
+    }
+}
+
+/// What a walk came to.
+enum End {
+    New(Operator),
+    Known,
 }
 
 /// Makes operators of a [`Space`], each at most once.
 pub struct Synthesizer {
     space: Space,
     rng: ChaCha8Rng,
-    seen: BTreeSet<String>,
+    /// The hashes of what must not be returned again.
+    seen: HashSet<u64>,
     starts: Vec<Start>,
-    grounds: Vec<Ground>,
+    /// By their number of sums, which are drawn alike: with more sums come ever more states.
+    grounds: Vec<Vec<Ground>>,
     /// The names of all operators that walks found.
     met: HashSet<u64>,
+    ends: Ends,
+    /// The states of the present walk.
+    trail: Vec<Partial>,
     /// Why walks ended without an operator, and how often.
     pub refused: BTreeMap<&'static str, u64>,
     pub n_walks: u64,
@@ -126,7 +177,7 @@ pub struct Synthesizer {
 impl Synthesizer {
     /// # Errors
     /// None at present; a space that cannot be walked may become one.
-    pub fn new(space: Space, seed: u64) -> Result<Synthesizer> {
+    pub fn new(space: Space, seed: u64) -> error::Result<Synthesizer> {
         let rng = ChaCha8Rng::seed_from_u64(child_seed(seed, "synthesizer"));
         let multisets = space.multisets();
         let n_alike = |n: usize, usual: bool| multisets.iter().filter(|m| m.len() == n && space.is_usual_sums(m) == usual).count();
@@ -138,13 +189,16 @@ impl Synthesizer {
             Start { sums, prior, n_walks: 0, n_new: 0, state: None }
         };
         let starts = multisets.iter().cloned().map(start).collect();
+        let grounds = (0..=space.options.reductions).map(|_| vec![]).collect();
         Ok(Synthesizer {
             space,
             rng,
-            seen: BTreeSet::new(),
+            seen: HashSet::new(),
             starts,
-            grounds: vec![],
+            grounds,
             met: HashSet::new(),
+            ends: Ends::default(),
+            trail: vec![],
             refused: BTreeMap::new(),
             n_walks: 0,
             n_arrived: 0,
@@ -156,7 +210,7 @@ impl Synthesizer {
     ///
     /// # Errors
     /// As [`Synthesizer::new`].
-    pub fn unguided(mut space: Space, seed: u64) -> Result<Synthesizer> {
+    pub fn unguided(mut space: Space, seed: u64) -> error::Result<Synthesizer> {
         space.options.off = space.options.off.with(&[Rule::Distance]);
         Synthesizer::new(space, seed)
     }
@@ -171,7 +225,8 @@ impl Synthesizer {
 
     /// Operators that [`Synthesizer::next`] must not return again.
     pub fn exclude(&mut self, id: String) {
-        self.seen.insert(id);
+        // what is no id is no operator's
+        self.seen.extend(u64::from_str_radix(&id, 16));
     }
 
     /// The next new operator; `None` when 300,000 walks found none.
@@ -179,10 +234,10 @@ impl Synthesizer {
     pub fn next(&mut self) -> Option<Operator> {
         for _ in 0..MAX_WALKS {
             let mut rng = self.rng.clone();
-            let operator = self.walk(None, &mut rng);
+            let end = self.walk_from(None, false, &mut rng);
             self.rng = rng;
-            match operator {
-                Some(operator) if self.seen.insert(operator.id()) => {
+            match end {
+                Some(End::New(operator)) if self.seen.insert(hash(&operator)) => {
                     return Some(operator);
                 }
                 Some(_) => *self.refused.entry("seen before").or_default() += 1,
@@ -195,61 +250,82 @@ impl Synthesizer {
     /// One walk, from the root or from a state; it may find what was found before. Walks that end without an operator are
     /// counted by their reason.
     pub fn walk(&mut self, from: Option<&Partial>, rng: &mut ChaCha8Rng) -> Option<Operator> {
+        match self.walk_from(from, true, rng) {
+            Some(End::New(operator)) => Some(operator),
+            _ => None,
+        }
+    }
+
+    /// One walk; what must not be returned is made into an operator only if asked for.
+    fn walk_from(&mut self, from: Option<&Partial>, known_too: bool, rng: &mut ChaCha8Rng) -> Option<End> {
         self.n_walks += 1;
         let (begun, state) = match from {
             Some(state) if state.n_actions > 0 => (Begun::Given, state.clone()),
-            _ if self.met.len() >= MANY && rng.random_bool(AGAIN) => self.again(rng)?,
+            _ if rng.random_bool(AGAIN * (self.met.len() as f64 / MANY as f64).min(1.0)) => self.again(rng)?,
             _ => self.begin(rng)?,
         };
-        let found = self.walk_on(state, rng);
-        let Some((operator, trail)) = found else {
+        let mut trail = std::mem::take(&mut self.trail);
+        let found = self.walk_on(state, &mut trail, known_too, rng);
+        let end = self.arrived(found, begun, &mut trail, rng);
+        trail.clear();
+        self.trail = trail;
+        end
+    }
+
+    /// Remembers what a walk found, and where others may begin.
+    fn arrived(&mut self, found: Option<End>, begun: Begun, trail: &mut Vec<Partial>, rng: &mut ChaCha8Rng) -> Option<End> {
+        let Some(found) = found else {
             *self.refused.entry("no action").or_default() += 1;
             return None;
         };
-        if self.met.insert(stable_hash(operator.to_string().as_bytes())) {
+        let End::New(operator) = &found else { return Some(found) };
+        if self.met.insert(hash(operator)) {
             match begun {
-                Begun::Given => return Some(operator),
+                Begun::Given => return Some(found),
                 Begun::Start(place) => self.starts[place].n_new += 1,
-                Begun::Ground(place) => self.grounds[place].n_new += 1,
+                Begun::Ground(n_sums, place) => self.grounds[n_sums][place].n_new += 1,
             }
             let n_far = trail.len().saturating_sub(NEAR);
-            for state in trail.into_iter().take(n_far).skip(1) {
+            for state in trail.drain(..n_far).skip(1) {
+                let grounds = self.grounds.get_mut(state.sums.len())?;
                 let ground = Ground { state, n_walks: 0, n_new: 0 };
-                if self.grounds.len() < GROUNDS {
-                    self.grounds.push(ground);
+                if grounds.len() < GROUNDS {
+                    grounds.push(ground);
                 } else {
-                    *self.grounds.choose_mut(rng)? = ground;
+                    *grounds.choose_mut(rng)? = ground;
                 }
             }
         }
-        Some(operator)
+        Some(found)
     }
 
     /// Takes random actions, and takes some of them back where there is no other, until the data's shape is reached.
-    fn walk_on(&mut self, state: Partial, rng: &mut ChaCha8Rng) -> Option<(Operator, Vec<Partial>)> {
+    fn walk_on(&mut self, state: Partial, trail: &mut Vec<Partial>, known_too: bool, rng: &mut ChaCha8Rng) -> Option<End> {
         let slack = (0..).take_while(|_| rng.random_bool(LONGER)).count();
         let most = (state.n_actions + self.space.need(&state) + slack).min(self.space.options.depth);
-        let mut trail = vec![state];
+        trail.push(state);
         let mut n_back = 0;
         loop {
             let state = trail.last()?;
-            if let Some(operator) = self.arrive(state, rng) {
+            if let Some(end) = self.arrive(state, known_too, rng) {
                 self.n_arrived += 1;
-                return Some((operator, trail));
+                return Some(end);
             }
-            match self.space.step(state, most, rng) {
-                Some(next) => trail.push(next),
-                None if n_back == BACK => return None,
-                None => {
-                    n_back += 1;
-                    trail.pop();
-                }
+            if let Some(next) = self.space.step(state, most, &self.ends, rng) {
+                trail.push(next);
+                continue;
             }
+            self.ends.die(state, most - state.n_actions);
+            if n_back == BACK {
+                return None;
+            }
+            n_back += 1;
+            trail.pop();
         }
     }
 
     /// The operator that the walk ends with here; `None` where it goes on.
-    fn arrive(&mut self, state: &Partial, rng: &mut ChaCha8Rng) -> Option<Operator> {
+    fn arrive(&mut self, state: &Partial, known_too: bool, rng: &mut ChaCha8Rng) -> Option<End> {
         if state.weights.is_empty() || !rng.random_bool(FINISH) {
             return None;
         }
@@ -261,13 +337,26 @@ impl Synthesizer {
             !needs_exchange || n_moved == n_places || n_moved > 0 && !rng.random_bool(self.refuse_one_way)
         });
         let data = matches.choose(rng)?;
-        match self.space.finish(state, data) {
-            Ok(operator) => Some(operator),
-            Err(rule) => {
-                *self.refused.entry(rule.name()).or_default() += 1;
-                None
-            }
+        let key = data.iter().filter_map(|&d| state.top(d)).fold(state.key(), |k, t| k.rotate_left(31) ^ u128::from(t.key));
+        match self.ends.finals.get(&key) {
+            Some(Ok(known)) if !known_too && self.seen.contains(known) => return Some(End::Known),
+            Some(&Err(rule)) => return self.refuse(rule),
+            _ => {}
         }
+        if self.ends.finals.len() >= REMEMBERED {
+            self.ends.finals.clear();
+        }
+        let finished = self.space.finish(state, data);
+        self.ends.finals.insert(key, finished.as_ref().map(hash).map_err(|&rule| rule));
+        match finished {
+            Ok(operator) => Some(End::New(operator)),
+            Err(rule) => self.refuse(rule),
+        }
+    }
+
+    fn refuse(&mut self, rule: Rule) -> Option<End> {
+        *self.refused.entry(rule.name()).or_default() += 1;
+        None
     }
 
     /// The number of a random multiset of sums, and the state after it.
@@ -301,16 +390,28 @@ impl Synthesizer {
 
     /// A random state that operators were found from, mostly one that new ones still come from.
     fn again(&mut self, rng: &mut ChaCha8Rng) -> Option<(Begun, Partial)> {
+        if self.grounds.iter().all(Vec::is_empty) {
+            return self.begin(rng);
+        }
         loop {
-            let place = rng.random_range(0..self.grounds.len());
-            let ground = &mut self.grounds[place];
+            let n_sums = rng.random_range(0..self.grounds.len());
+            if self.grounds[n_sums].is_empty() {
+                continue;
+            }
+            let place = rng.random_range(0..self.grounds[n_sums].len());
+            let ground = &mut self.grounds[n_sums][place];
             let rate = f64::from(ground.n_new + 1) / f64::from(ground.n_walks + 1);
             if rng.random_bool(rate.powi(2)) {
                 ground.n_walks += 1;
-                return Some((Begun::Ground(place), ground.state.clone()));
+                return Some((Begun::Ground(n_sums, place), ground.state.clone()));
             }
         }
     }
+}
+
+/// An operator's id as a number.
+fn hash(operator: &Operator) -> u64 {
+    stable_hash(operator.to_string().as_bytes())
 }
 
 impl Space {
@@ -335,7 +436,7 @@ impl Space {
 
     /// The state after one random action that leaves a way to finish within so many actions; `None` where some draws found
     /// none.
-    fn step(&mut self, state: &Partial, most: usize, rng: &mut impl Rng) -> Option<Partial> {
+    fn step(&mut self, state: &Partial, most: usize, ends: &Ends, rng: &mut impl Rng) -> Option<Partial> {
         if state.n_actions >= most || state.steps == ONLY_SUMS {
             return None;
         }
@@ -352,6 +453,7 @@ impl Space {
             let Some(action) = self.draw(state, kind?.0, rng) else { continue };
             if let Ok(next) = self.child(state, &action)
                 && next.n_actions + next.steps <= most
+                && (!ends.is_dead(&next, most - next.n_actions) || rng.random_bool(HOPE))
             {
                 return Some(next);
             }
@@ -404,7 +506,7 @@ impl Space {
         None
     }
 
-    pub(super) fn of_place(&self, d: Dim) -> bool {
+    fn of_place(&self, d: Dim) -> bool {
         self.shapes.places.iter().any(|&p| self.graph.depends(d, self.outputs[p]))
     }
 

@@ -290,8 +290,8 @@ impl Local<'_> {
             }
             Prim::Reduce(_) if top.shares != 0 => {
                 let (least, most) = self.options.rank;
-                let upper = self.sizes.upper(size);
-                refuse!(self, upper.is_none_or(|u| u < number(least) || u > number(most)), RankSize);
+                let fits = self.sizes.at_most(size, number(most)) && !self.sizes.is_below(size, number(least));
+                refuse!(self, !fits, RankSize);
             }
             _ => refuse!(self, true, OuterKind),
         }

@@ -98,7 +98,7 @@ impl Space {
                         self.refused.count(rule);
                         continue;
                     }
-                    for block in self.blocks(state, top.dim) {
+                    for block in self.blocks(state, top.dim).to_vec() {
                         offer(self, Action::Merge(top.dim, block));
                     }
                 }
@@ -134,16 +134,17 @@ impl Space {
     /// Where every action left must lower the distance, these cannot.
     fn may_be_critical(&self, kind: Kind) -> bool {
         match kind {
-            Kind::Shift => false,
-            Kind::Stride => !self.steps.is_empty(),
+            // they may let a dim be cut or go, or a slot's stride comes of them
+            Kind::Shift => self.knows_forms(),
+            Kind::Stride => self.knows_forms() || !self.steps.is_empty(),
             Kind::Contract => self.options.admissible,
             _ => true,
         }
     }
 
     /// The blocks that a dim may be merged by.
-    pub(in crate::synth) fn blocks(&mut self, state: &Partial, d: Dim) -> Vec<Size> {
-        self.divisors.of(&self.sizes, self.graph.size(d), &state.allowance).to_vec()
+    pub(in crate::synth) fn blocks(&mut self, state: &Partial, d: Dim) -> &[Size] {
+        self.divisors.of(&self.sizes, self.graph.size(d), &state.allowance)
     }
 
     /// How many sums that nothing tells from this one come before it.

@@ -2,7 +2,7 @@
 
 use super::Space;
 use crate::synth::bound::{Decrease, Game, bytes};
-use crate::synth::canon::{self, Rule};
+use crate::synth::canon::{self, Rule, RuleSet};
 use crate::synth::distance::{Axis, Budget, Distance, Form};
 use crate::synth::graph::Dim;
 use crate::synth::legal::Ratio;
@@ -103,8 +103,7 @@ impl Space {
         let two = contracts && state.weights.len() + 2 < self.options.tensors;
         let mut current = std::mem::take(&mut self.current);
         current.clear();
-        // forms know nothing of strides that a slot asks for
-        let is_strict = self.options.admissible && self.steps.is_empty() && FORMS.iter().all(|&rule| !self.options.off.contains(rule));
+        let is_strict = self.knows_forms();
         for top in &state.frontier {
             let is_sum = matches!(self.graph.prim(top.dim), Prim::Reduce(_));
             let drops = contracts && {
@@ -166,6 +165,11 @@ impl Space {
         least
     }
 
+    /// Does the distance know what the rules in [`FORMS`] leave to a dim? Not where a slot asks for strides.
+    pub(super) fn knows_forms(&self) -> bool {
+        self.options.admissible && self.steps.is_empty() && !self.options.off.contains_any(RuleSet::of(&FORMS))
+    }
+
     /// What the rules in [`FORMS`] leave to a dim.
     fn form(&self, state: &Partial, top: &Top, may_contract: bool) -> Form {
         let is_early = !state.weights.is_empty() && top.tags >> state.weights.len() & 1 == 0;
@@ -203,15 +207,7 @@ impl Space {
             _ if is_early || top.shares != 0 => form = form.with(Form::WHOLE),
             _ => {}
         }
-        if self.options.off.contains(Rule::NoExchange) {
-            form
-        } else if self.shapes.places.iter().any(|&p| self.outputs[p] == top.dim) {
-            form.with(Form::PLACE)
-        } else if self.of_place(top.dim) {
-            form.with(Form::MOVED)
-        } else {
-            form
-        }
+        form
     }
 
     /// A lower bound of the multiply-adds of everything that the state can become, over all bindings together.
