@@ -35,20 +35,35 @@ pub struct Game {
 }
 
 impl Game {
-    /// The least payment.
+    /// The least payment, of each binding on its own: stages are chosen per binding, too.
     ///
     /// Syno plays decreases without needs alone in the first round. Where their sizes or the increases are 1 under a binding,
     /// that round may cost more than it saves and the answer would not be a bound; here all ways to play are compared. They
     /// agree where no size is 1: `1 / decrease + 1 / increase ≤ 1`, so dividing first never costs more.
     pub fn flops(&self) -> u64 {
+        clamp((0..self.elements.len()).map(|i| self.under(i).least()).fold(0, u128::saturating_add))
+    }
+
+    /// The game under one binding.
+    fn under(&self, i: usize) -> Game {
+        let at = |values: &Vec<u64>| vec![values.get(i).copied().unwrap_or(1)];
+        Game {
+            elements: at(&self.elements),
+            strides: at(&self.strides),
+            increases: self.increases.iter().map(at).collect(),
+            decreases: self.decreases.iter().map(|d| Decrease { size: at(&d.size), needs: d.needs }).collect(),
+        }
+    }
+
+    fn least(&self) -> u128 {
         if self.decreases.is_empty() {
             return 0;
         }
         if self.decreases.len() > MAX_SOLVED {
             let first = self.decreases.iter().map(|d| self.payment(0, d.needs));
-            return clamp(first.min().unwrap_or(0));
+            return first.min().unwrap_or(0);
         }
-        clamp(self.rest(0, 0, &mut HashMap::new()))
+        self.rest(0, 0, &mut HashMap::new())
     }
 
     /// The least payment for the decreases not yet done, `made` being the increases already made.
