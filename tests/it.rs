@@ -16,6 +16,7 @@ mod syno_operators;
 mod synth;
 mod synth_arithmetic;
 mod synth_distance;
+mod synth_enumerate;
 mod synth_space;
 #[cfg(feature = "tvm")]
 mod te;

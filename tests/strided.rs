@@ -143,7 +143,7 @@ fn what_the_bounds_prune_of_a_strided_space_leads_to_no_operator() {
         let axes = |times| image(times).into_iter().map(|(size, unordered)| Axis { size, unordered }).collect();
         let (output, data) = (axes(Size::ONE), axes(size(STEP)));
         let shapes = Shapes { output, data, fixed: vec![(0, 0)], places: vec![2], channels: Some((1, 1)) };
-        let options = Options { depth: DEPTH, tensors: 3, reductions: 2, ..Options::ours().exact() };
+        let options = Options { depth: DEPTH, tensors: 3, reductions: 2, ..Options::ours() };
         let mut space = Space::new(shapes, sizes, bindings, options).unwrap();
         space.options.off = space.options.off.with(&STRUCTURE);
         space

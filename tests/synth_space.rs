@@ -314,7 +314,7 @@ fn small(depth: usize) -> Space {
     let axis = |name: &str, unordered| Axis { size: size(name), unordered };
     let shape = vec![axis("N", false), axis("C", true), axis("H", false)];
     let shapes = Shapes { output: shape.clone(), data: shape, fixed: vec![(0, 0)], places: vec![2], channels: Some((1, 1)) };
-    let options = Options { depth, tensors: 3, reductions: 2, ..Options::ours().exact() };
+    let options = Options { depth, tensors: 3, reductions: 2, ..Options::ours() };
     let mut space = Space::new(shapes, sizes, bindings, options).unwrap();
     space.options.off = space.options.off.with(&STRUCTURE);
     space

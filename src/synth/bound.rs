@@ -35,44 +35,35 @@ pub struct Game {
 }
 
 impl Game {
-    /// The least payment.
+    /// The least payment, of each binding on its own: stages are chosen per binding, too.
     ///
     /// Syno plays decreases without needs alone in the first round. Where their sizes or the increases are 1 under a binding,
     /// that round may cost more than it saves and the answer would not be a bound; here all ways to play are compared. They
-    /// agree where no size is 1: `1 / decrease + 1 / increase ≤ 1`, so dividing first never costs more. A sum of size 1 is no
-    /// stage and costs nothing: a binding that has one is played on its own, without it.
+    /// agree where no size is 1: `1 / decrease + 1 / increase ≤ 1`, so dividing first never costs more.
     pub fn flops(&self) -> u64 {
-        let n = self.elements.len();
-        let is_one = |i: usize, d: &Decrease| d.size.get(i).is_none_or(|&s| s == 1);
-        let (own, joint): (Vec<usize>, Vec<usize>) = (0..n).partition(|&i| self.decreases.iter().any(|d| is_one(i, d)));
-        let without = |i: usize| {
-            let mut game = self.at(&[i]);
-            game.decreases.retain(|d| !is_one(0, d));
-            game.play()
-        };
-        own.into_iter().map(without).fold(self.at(&joint).play(), u64::saturating_add)
+        clamp((0..self.elements.len()).map(|i| self.under(i).least()).fold(0, u128::saturating_add))
     }
 
-    /// The game under some of the bindings.
-    fn at(&self, bindings: &[usize]) -> Game {
-        let pick = |values: &Vec<u64>| bindings.iter().map(|&i| values.get(i).copied().unwrap_or(1)).collect();
+    /// The game under one binding, without sums of one element: they are no stages.
+    fn under(&self, i: usize) -> Game {
+        let at = |values: &Vec<u64>| vec![values.get(i).copied().unwrap_or(1)];
         Game {
-            elements: pick(&self.elements),
-            strides: pick(&self.strides),
-            increases: self.increases.iter().map(pick).collect(),
-            decreases: self.decreases.iter().map(|d| Decrease { size: pick(&d.size), needs: d.needs }).collect(),
+            elements: at(&self.elements),
+            strides: at(&self.strides),
+            increases: self.increases.iter().map(at).collect(),
+            decreases: self.decreases.iter().map(|d| Decrease { size: at(&d.size), needs: d.needs }).filter(|d| d.size != [1]).collect(),
         }
     }
 
-    fn play(&self) -> u64 {
-        if self.decreases.is_empty() || self.elements.is_empty() {
+    fn least(&self) -> u128 {
+        if self.decreases.is_empty() {
             return 0;
         }
         if self.decreases.len() > MAX_SOLVED {
             let first = self.decreases.iter().map(|d| self.payment(0, d.needs));
-            return clamp(first.min().unwrap_or(0));
+            return first.min().unwrap_or(0);
         }
-        clamp(self.rest(0, 0, &mut HashMap::new()))
+        self.rest(0, 0, &mut HashMap::new())
     }
 
     /// The least payment for the decreases not yet done, `made` being the increases already made.

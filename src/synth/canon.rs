@@ -77,7 +77,10 @@ rules! {
     SplitShared = "split: the weight could be reshaped",
     SplitUnordered = "split: rejoins parts of an unordered axis",
     MergeShared = "merge: belongs below the share",
+    /// One of block and right part divides the other: the same parts come from merging one side first.
     MergeSplit = "merge: of a split",
+    /// Neither divides the other: no other order of Splits and Merges does it.
+    MergeAcross = "merge: of a split, across its parts",
     MergeOuter = "merge: of a merge's left part",
     MergeSum = "merge: of a sum",
     MergeShift = "merge: of a shift that hardly crosses blocks",
@@ -157,12 +160,100 @@ impl RuleSet {
     }
 }
 
+/// What an operator is and how large it may be.
+pub const LIMITS: [Rule; 35] = [
+    Rule::Depth,
+    Rule::Gone,
+    Rule::Chain,
+    Rule::ManySums,
+    Rule::SumSize,
+    Rule::SumRatio,
+    Rule::ManySplits,
+    Rule::SplitSize,
+    Rule::ManyMerges,
+    Rule::MergeSize,
+    Rule::ManyShifts,
+    Rule::ManyStrides,
+    Rule::StrideSize,
+    Rule::StrideLarge,
+    Rule::ManyUnfolds,
+    Rule::UnfoldEven,
+    Rule::UnfoldLarge,
+    Rule::UnfoldRatio,
+    Rule::ManyExpands,
+    Rule::ExpandLarge,
+    Rule::ManyTensors,
+    Rule::ContractAllowance,
+    Rule::ManyShares,
+    Rule::OuterLarge,
+    Rule::RankSize,
+    Rule::FewParameters,
+    Rule::Pooling,
+    Rule::Flops,
+    Rule::NoWeight,
+    Rule::Discards,
+    Rule::Parameters,
+    Rule::SizeDoesNotDivide,
+    Rule::NotLegal,
+    Rule::ExpandTile,
+    // a Stride cut by its own step is the dim itself and a constant
+    Rule::MergeStride,
+];
+
+/// States from which no operator is reached.
+pub const BOUNDS: [Rule; 2] = [Rule::Distance, Rule::Stuck];
+
+/// Rules that lose no function: what they refuse is computed by another operator as well, borders included.
+pub const EQUALITIES: [(&str, &[Rule]); 4] = [
+    ("order of actions", &[Rule::SumsFirst, Rule::Early, Rule::SplitEarly, Rule::WeightOrder]),
+    (
+        "reshapes",
+        &[
+            Rule::SplitSplit,
+            Rule::SplitAdjacent,
+            Rule::SplitShared,
+            Rule::MergeShared,
+            Rule::MergeSplit,
+            Rule::MergeOuter,
+            Rule::MergeSum,
+            Rule::OuterAdjacent,
+            Rule::ExpandAdjacent,
+        ],
+    ),
+    (
+        "shifts and strides",
+        &[Rule::ShiftSum, Rule::ShiftShared, Rule::StrideUnfold, Rule::StrideStride, Rule::StrideSplit, Rule::ContractDim],
+    ),
+    ("unordered axes", &[Rule::ShiftUnordered, Rule::MergeUnordered, Rule::MergeUnorderedChain, Rule::SplitUnordered, Rule::Unordered]),
+];
+
 /// Rules that treat two operators as one which differ at borders or in a few elements (Syno's heuristics).
-pub const APPROXIMATE: [Rule; 4] = [Rule::MergeShift, Rule::MergeUnfold, Rule::ShiftSplit, Rule::UnfoldOrder];
+pub const APPROXIMATE: [Rule; 7] = [
+    Rule::MergeShift,
+    Rule::MergeUnfold,
+    Rule::MergeUnfoldLarge,
+    Rule::ShiftSplit,
+    Rule::UnfoldOrder,
+    Rule::UnfoldSplit,
+    Rule::UnfoldShift,
+];
 
 /// Of two orders of the same primitives one is kept; each of these keeps the other one than a rule that is on.
 pub const ALTERNATIVES: [Rule; 6] =
     [Rule::SplitUnfoldLeft, Rule::SplitUnfoldRight, Rule::SplitStrideRight, Rule::ShiftUnfold, Rule::StrideInner, Rule::UnfoldInner];
+
+/// Actions that make other operators, none that are wanted.
+pub const SKIPS: [Rule; 9] = [
+    Rule::FewAxes,
+    Rule::OuterKind,
+    Rule::NoInner,
+    Rule::ScaleOnly,
+    Rule::MergeAcross,
+    Rule::ShiftShift,
+    Rule::UnfoldSum,
+    Rule::UnfoldOfSums,
+    Rule::ExpandKind,
+];
 
 /// What a finished operator must be to be worth a training: not part of the space itself.
 pub const STRUCTURE: [Rule; 8] = [

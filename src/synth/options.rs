@@ -56,6 +56,8 @@ pub struct Options {
     pub late_unfolds: bool,
     /// The distance knows that one contraction expands several dims. Syno's does not, and so loses what needs it.
     pub admissible: bool,
+    /// A rule that keeps another form of an operator holds only where that form can be drawn. Syno's hold always.
+    pub survivors: bool,
     /// Of equally large sums that nothing tells apart, the first is taken first.
     pub interchange: bool,
     /// Rules that are switched off.
@@ -98,12 +100,13 @@ impl Options {
             most: Most { merges: 1, splits: 3, shifts: 2, strides: 0, ..UNLIMITED },
             late_unfolds: false,
             admissible: false,
+            survivors: false,
             interchange: false,
             off: RuleSet::of(&ALTERNATIVES).with(&STRUCTURE).with(&[Rule::ScaleOnly, Rule::Parameters, Rule::Stuck]),
         }
     }
 
-    /// Our rules: weights without an outer axis (depthwise, separable), no duplicates.
+    /// Our rules: weights without an outer axis (depthwise, separable), no duplicates, nothing lost that is only almost the same.
     pub fn ours() -> Options {
         Options {
             min_weight: 1,
@@ -118,16 +121,10 @@ impl Options {
             most: Most { merges: 2, splits: 3, shifts: 2, strides: 1, ..UNLIMITED },
             late_unfolds: true,
             admissible: true,
+            survivors: true,
             interchange: true,
-            off: RuleSet::of(&ALTERNATIVES).with(&[Rule::NoOuter]),
+            off: RuleSet::of(&ALTERNATIVES).with(&APPROXIMATE).with(&[Rule::NoOuter]),
             ..Options::syno()
         }
-    }
-
-    /// The same without the rules that lose what is only almost the same.
-    #[must_use]
-    pub fn exact(mut self) -> Options {
-        self.off = self.off.with(&APPROXIMATE);
-        self
     }
 }

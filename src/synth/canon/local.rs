@@ -98,12 +98,31 @@ impl Local<'_> {
         refuse!(self, matches!(prims.1, Some(Prim::Unfold(..))), SplitUnfoldRight);
         refuse!(self, matches!(prims.1, Some(Prim::Stride(..))), SplitStrideRight);
         refuse!(self, self.is_early(&left) && self.is_early(&right), SplitEarly);
-        refuse!(self, left.adjacent(&right), SplitAdjacent);
-        refuse!(self, left.shares != 0 && left.last_share() == self.first_share(&right), SplitShared);
+        refuse!(self, left.adjacent(&right) && self.is_one(&left, &right), SplitAdjacent);
+        let weight = left.last_share();
+        let reshaped = left.shares != 0 && weight == self.first_share(&right);
+        refuse!(self, reshaped && self.may_lose_axis(self.state.weights[weight as usize - 1].len()), SplitShared);
         let joined = left.scope.is_some() && left.scope == right.scope && self.origin(&left) == self.origin(&right);
         refuse!(self, joined, SplitUnordered);
         refuse!(self, !self.sizes.valid(self.size(l).times(self.size(r))), SplitSize);
         Ok(())
+    }
+
+    /// Two adjacent dims can be drawn as one: parts of one Merge, or sums whose product is a size of sums.
+    fn is_one(&self, left: &Top, right: &Top) -> bool {
+        let edge = |mut d: Dim, is_right: bool| {
+            while let Prim::Split(l, r) = self.graph.prim(d) {
+                d = if is_right { r } else { l };
+            }
+            matches!(self.graph.prim(d), Prim::Reduce(_)).then(|| self.size(d))
+        };
+        let sums = edge(left.dim, true).zip(edge(right.dim, false));
+        !self.options.survivors || sums.is_none_or(|(a, b)| self.free.contains(&a.times(b)))
+    }
+
+    /// A weight of so many axes may have one less.
+    fn may_lose_axis(&self, n_axes: usize) -> bool {
+        !self.options.survivors || n_axes > 2 || self.options.off.contains(Rule::FewAxes)
     }
 
     /// The last weight that has as an axis the leftmost of the dims that a chain of Splits joins; 0 for none.
@@ -135,9 +154,10 @@ impl Local<'_> {
         refuse!(self, self.is_early(top), Early);
         refuse!(self, top.shares != 0, MergeShared);
         match top.bare(self.graph) {
-            Some(Prim::Split(..)) => refuse!(self, true, MergeSplit),
+            // else it depends on the block
+            Some(Prim::Split(..)) => refuse!(self, !self.options.off.contains(Rule::MergeAcross), MergeSplit),
             Some(Prim::Outer(..)) => refuse!(self, true, MergeOuter),
-            Some(Prim::Reduce(_)) => refuse!(self, true, MergeSum),
+            Some(Prim::Reduce(_)) => refuse!(self, !self.options.survivors, MergeSum),
             _ => {}
         }
         Ok(())
@@ -149,6 +169,13 @@ impl Local<'_> {
         let (size, graph) = (self.size(x), self.graph);
         let group = size.over(block);
         match top.bare(graph) {
+            Some(Prim::Split(_, r)) => {
+                let r = self.size(r);
+                let divides = |x: Size, y: Size| x == y || self.sizes.drawable(x.over(y));
+                refuse!(self, divides(block, r) || divides(r, block), MergeSplit);
+                refuse!(self, true, MergeAcross);
+            }
+            Some(Prim::Reduce(_)) => refuse!(self, [block, group].iter().all(|s| self.free.contains(s)), MergeSum),
             Some(Prim::Shift(_)) => refuse!(self, !self.sizes.at_most(block, self.options.max_shift_ratio), MergeShift),
             Some(Prim::Stride(_, step)) => refuse!(self, self.sizes.at_least(block.over(step), number(1)), MergeStride),
             Some(Prim::Unfold(_, window)) => {
@@ -159,7 +186,8 @@ impl Local<'_> {
             _ => {}
         }
         if top.scope.is_some() {
-            refuse!(self, block < group, MergeUnordered);
+            let has_other = !self.options.survivors || self.divisors.of(self.sizes, size, &self.state.allowance).contains(&group);
+            refuse!(self, block < group && has_other, MergeUnordered);
             if let Some(Prim::Inner(lower, below)) = top.bare(graph) {
                 refuse!(self, group < self.size(lower).over(below), MergeUnorderedChain);
             }
@@ -328,7 +356,9 @@ impl Local<'_> {
                 if !matches!(self.graph.prim(d), Prim::Reduce(_)) {
                     outer = outer.times(size);
                 }
-                refuse!(self, outers.iter().any(|o| o.adjacent(&top) || top.adjacent(o)), OuterAdjacent);
+                let are_one = |a: &Top, b: &Top| a.adjacent(b) && self.is_one(a, b);
+                let adjacent = outers.iter().any(|o| are_one(o, &top) || are_one(&top, o));
+                refuse!(self, adjacent && self.may_lose_axis(axes.len()), OuterAdjacent);
                 outers.push(top);
             }
             product = product.times(size);

@@ -91,9 +91,6 @@ impl Space {
             }
             Kind::Merge => {
                 for top in first.iter().filter(|t| t.shares == 0) {
-                    if matches!(self.graph.prim(top.dim), Prim::Reduce(_)) {
-                        continue;
-                    }
                     if let Err(rule) = self.local(state).may_merge(top) {
                         self.refused.count(rule);
                         continue;
