@@ -2,6 +2,11 @@
 //! (Auer, Cesa-Bianchi, Fischer 2002) in layers of states and kinds of actions, children revealed one by one in the order
 //! of RAVE scores (Gelly, Silver 2011).
 //!
+//! A few hundred evaluations are too few for a tree with thousands of children to a state: by default the search draws
+//! several dozen finals for each one proposed, from below the place that the tree chose and from elsewhere, and a surrogate that
+//! learns from the rewards told ranks them (Gaussian process, upper confidence bound). Random search and evolution, which it
+//! is compared with, evaluate what they draw.
+//!
 //! [`Search::ask`] gives a [`Ticket`] for a final; [`Search::tell`] takes its reward, [`Search::cancel`] (or dropping it)
 //! gives it back, to be asked first the next time. Several tickets may be out. What differs from Syno: a final is proposed
 //! once and then leaves the tree; a subtree without new finals is closed for good; virtual losses belong to tickets and
@@ -12,11 +17,13 @@
 //! constants changed. From the first final on that would not have been asked here, replayed finals are put into the tree
 //! along their canonical paths: their rewards count as they should, but the random numbers to come are others.
 
+mod candidates;
 mod constants;
 mod lattice;
 mod nodes;
 mod simulate;
 mod stats;
+mod surrogate;
 
 pub use constants::Constants;
 pub use stats::{Place, Stat};
@@ -29,6 +36,7 @@ use rand_chacha::ChaCha8Rng;
 use stats::{Credits, Stats};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use surrogate::Surrogate;
 
 /// The score of an edge never tried: above every other.
 const UNTRIED: f64 = 1e9;
@@ -83,6 +91,8 @@ pub struct Search<T: Tree> {
     flights: BTreeMap<u64, Flight>,
     /// Finals to be proposed next: further leaves of a rollout, and what was given back.
     ready: VecDeque<Flight>,
+    /// Guesses by which draws are ranked.
+    surrogate: Surrogate,
     /// The last draws: whether they ended in a final.
     draws: VecDeque<bool>,
     n_tickets: u64,
@@ -108,6 +118,7 @@ impl<T: Tree> Search<T> {
             fates: BTreeMap::new(),
             flights: BTreeMap::new(),
             ready: VecDeque::new(),
+            surrogate: Surrogate::default(),
             draws: VecDeque::new(),
             n_tickets: 0,
             dropped: channel(),
@@ -175,15 +186,14 @@ impl<T: Tree> Search<T> {
             if self.closed.contains(&self.root.0) {
                 break;
             }
-            if let Rollout::Proposed(flights) = self.rollout() {
-                for flight in &flights {
-                    self.fates.insert(flight.id, Fate::Asked);
-                }
-                if let Some(flight) = flights.first() {
-                    self.settle(&flight.path.clone());
-                }
-                self.ready.extend(flights);
+            let flights = self.candidates();
+            for flight in &flights {
+                self.enter(flight.id);
             }
+            if let Some(flight) = flights.first() {
+                self.settle(&flight.path.clone());
+            }
+            self.ready.extend(flights);
         }
         self.ready.pop_front().map(|flight| self.issue(flight))
     }
@@ -211,6 +221,7 @@ impl<T: Tree> Search<T> {
             }
         }
         self.touch(&flight.path);
+        self.surrogate.tell(flight.id, reward);
         self.fates.insert(flight.id, Fate::Told { reward, credits });
     }
 
@@ -228,6 +239,7 @@ impl<T: Tree> Search<T> {
                 let new = reward(id).clamp(0.0, 1.0);
                 if new != *old && !new.is_nan() {
                     self.stats.recredit(credits, *old, new);
+                    self.surrogate.tell(id, new);
                     *old = new;
                 }
             }
@@ -252,12 +264,21 @@ impl<T: Tree> Search<T> {
             return None;
         }
         let path = self.adopt(id);
-        self.fates.insert(id, Fate::Asked);
+        self.enter(id);
         self.settle(&path);
         Some(self.issue(Flight { id, path }))
     }
 
     // ---- tickets ----
+
+    /// From now on a final is no new one.
+    fn enter(&mut self, id: FinalId) {
+        self.fates.insert(id, Fate::Asked);
+        if self.is_guided() {
+            let look = self.look(id);
+            self.surrogate.push(id, look);
+        }
+    }
 
     fn issue(&mut self, flight: Flight) -> Ticket {
         for &place in &flight.path {
@@ -297,12 +318,6 @@ impl<T: Tree> Search<T> {
     fn rollout(&mut self) -> Rollout {
         let (mut key, mut state) = self.root.clone();
         let mut path = Vec::new();
-        let afresh = self.constants.afresh / (self.constants.afresh + f64::from(self.stats.at(Place::All).n));
-        // once nothing was found so, the tree has its turn until something is learnt
-        let fruitless = self.fruitless.contains(&(key, None));
-        if afresh > 0.0 && !fruitless && self.rng.random::<f64>() < afresh {
-            return self.simulate(vec![Place::State(key)], &state, None);
-        }
         loop {
             self.open(key, &state);
             path.push(Place::State(key));

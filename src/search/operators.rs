@@ -2,6 +2,7 @@
 
 use super::tree::{Arc, FinalId, Step, To, Tree};
 use crate::error::Result;
+use crate::lower::{LoopNest, lower};
 use crate::synth::canon::Rule;
 use crate::synth::space::{Axis, Child};
 use crate::synth::{Action, Operator, Partial, Size, Space, Synthesizer, stable_hash};
@@ -212,6 +213,20 @@ impl Tree for Operators {
             Action::Finish(data) => space.finish(state, &data).ok().map(|operator| To::Final(self.meet(operator))),
             action => space.child(state, &action).ok().map(To::Partial),
         }
+    }
+
+    /// Multiply-adds, elements of all tensors, parameters (doublings, the slots' together) and stages.
+    fn numbers(&mut self, id: FinalId) -> Vec<f64> {
+        let bindings = &self.synthesizer.space().bindings;
+        let Some(operator) = self.met.get(&id) else { return vec![0.0; 4] };
+        let nests: Vec<_> = bindings.iter().filter_map(|b| lower(operator, b).ok()).collect();
+        let total = |of: &dyn Fn(&LoopNest) -> f64| nests.iter().map(of).sum::<f64>();
+        let macs = total(&|n| n.n_macs() as f64);
+        let elements = total(&|n| n.tensors.iter().map(|t| t.n_elements() as f64).sum());
+        let weights = total(&|n| n.n_weights() as f64);
+        let stages = nests.first().map_or(0.0, |n| n.stages.len() as f64);
+        let doublings = |x: f64| x.max(1.0).log2();
+        vec![doublings(macs) / 2.0, doublings(elements), doublings(weights) / 2.0, stages]
     }
 
     fn sample(&mut self, from: &Partial, kind: Option<u8>, rng: &mut ChaCha8Rng) -> Option<FinalId> {

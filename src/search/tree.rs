@@ -56,6 +56,12 @@ pub trait Tree {
     /// empty for an unknown final.
     fn path(&mut self, id: FinalId) -> Vec<Vec<Step>>;
 
+    /// Numbers that tell something of a final without an evaluation, such as what it costs; always as many, in units in which
+    /// 1 is a difference to notice.
+    fn numbers(&mut self, _id: FinalId) -> Vec<f64> {
+        Vec::new()
+    }
+
     /// Where a step leads from a state, if it can be taken there. Asked for steps of paths only; a tree that can take an
     /// action without listing all of them should.
     fn follow(&mut self, state: &Self::State, step: Step) -> Option<To<Self::State>> {

@@ -1,8 +1,7 @@
 //! Looking for new finals below a place.
 
-use super::stats::Stat;
 use super::{Fate, Flight, Place, Rollout, Search};
-use crate::search::tree::{FinalId, Step, To, Tree};
+use crate::search::tree::{FinalId, To, Tree};
 use rand::prelude::*;
 use std::collections::BTreeSet;
 
@@ -14,7 +13,7 @@ pub(super) enum Probe {
 
 impl<T: Tree> Search<T> {
     pub(super) fn simulate(&mut self, path: Vec<Place>, state: &T::State, kind: Option<u8>) -> Rollout {
-        let wanted = self.constants.leaves.max(self.constants.tournament);
+        let wanted = self.constants.leaves.max(self.constants.draws);
         let found = self.draw(state, kind, wanted);
         let mut new: Vec<FinalId> = found.iter().copied().filter(|id| !self.fates.contains_key(id)).collect();
         new.sort_unstable();
@@ -49,13 +48,6 @@ impl<T: Tree> Search<T> {
             }
         }
         new.shuffle(&mut self.rng);
-        if self.constants.tournament > 1 {
-            let mut scored: Vec<(f64, FinalId)> = new.iter().map(|&id| (self.predict(id), id)).collect();
-            // stable: equals stay shuffled
-            scored.sort_by(|a, b| b.0.total_cmp(&a.0));
-            new = scored.into_iter().map(|s| s.1).collect();
-        }
-        new.truncate(self.constants.leaves.max(1));
         Rollout::Proposed(new.into_iter().map(|id| Flight { id, path: path.clone() }).collect())
     }
 
@@ -97,15 +89,6 @@ impl<T: Tree> Search<T> {
             n = self.more_draws(n);
         }
         found
-    }
-
-    /// How much better than the average a final should be: the sum of what its actions, each alone, went with elsewhere. An
-    /// action seen `doubt` times has half of its effect.
-    pub(super) fn predict(&mut self, id: FinalId) -> f64 {
-        let all = self.stats.at(Place::All).mean();
-        let steps: BTreeSet<Step> = self.tree.path(id).into_iter().flatten().collect();
-        let effect = |stat: Stat| (stat.sum - f64::from(stat.n) * all) / (f64::from(stat.n) + self.constants.doubt);
-        steps.into_iter().map(|s| effect(self.stats.at(Place::AnyArc(s)))).sum()
     }
 
     /// Walks all that is below a state, until a new final is found or the budget is spent; closes what has none.
