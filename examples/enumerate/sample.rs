@@ -71,7 +71,7 @@ struct Tally {
 
 impl Tally {
     fn note(&mut self, what: &'static str, operator: &Operator) {
-        if self.wrong.get(what).is_none() {
+        if !self.wrong.contains_key(what) {
             eprintln!("{what}: {operator}");
         }
         *self.wrong.entry(what).or_default() += 1;
