@@ -4,7 +4,7 @@ use super::Space;
 use crate::synth::bound::{Decrease, Game, bytes};
 use crate::synth::canon::{self, Rule, RuleSet};
 use crate::synth::distance::{Axis, Budget, Distance, Form};
-use crate::synth::graph::Dim;
+use crate::synth::graph::{Dim, Graph};
 use crate::synth::legal::Ratio;
 use crate::synth::partial::{Partial, Top};
 use crate::synth::prim::Prim;
@@ -247,12 +247,15 @@ impl Space {
         // without the others the bound is only weaker
         increases.truncate(u64::BITS as usize);
         let above = |d: Dim| (0..increases.len()).filter(|&i| graph.depends(increases[i].0, d)).fold(0u64, |set, i| set | 1 << i);
-        let is_unfold = |d: Dim| matches!(graph.prim(d), Prim::Unfold(..));
         let mut needs: Vec<u64> = state.sums.iter().map(|&s| above(s)).collect();
         for weight in &state.weights {
-            // a weight is multiplied in at once; a window that slides below its axis may come after
-            let own = |d: Dim| (0..increases.len()).filter(|&i| increases[i].0 == d).fold(0u64, |set, i| set | 1 << i);
-            let all = weight.iter().fold(0, |set, &d| set | above(d) & !(if is_unfold(d) { own(d) } else { 0 }));
+            // a weight is multiplied in at once; of what stands above its axes that needs only their own elements, since other
+            // windows may slide over an axis that is made for it
+            let own = |d: Dim, i: usize| match graph.prim(increases[i].0) {
+                Prim::Unfold(_, window) if i >= state.expanded.len() => is_part(graph, window, d),
+                _ => is_part(graph, increases[i].0, d),
+            };
+            let all = weight.iter().flat_map(|&d| (0..increases.len()).filter(move |&i| own(d, i))).fold(0u64, |set, i| set | 1 << i);
             for (sum, need) in state.sums.iter().zip(&mut needs) {
                 if weight.iter().any(|&d| graph.depends(d, *sum)) {
                     *need |= all;
@@ -266,5 +269,14 @@ impl Space {
             increases: increases.iter().map(|i| self.values(i.1, false)).collect(),
             decreases: state.sums.iter().zip(needs).map(decrease).collect(),
         }
+    }
+}
+
+/// Is it the dim, or what Merges and Shifts have made of it?
+fn is_part(graph: &Graph, part: Dim, of: Dim) -> bool {
+    match graph.prim(part) {
+        _ if part == of => true,
+        Prim::Outer(x, _) | Prim::Inner(x, _) | Prim::Shift(x) => is_part(graph, x, of),
+        _ => false,
     }
 }
