@@ -40,7 +40,23 @@ impl Game {
     /// Syno plays decreases without needs alone in the first round. Where their sizes or the increases are 1 under a binding,
     /// that round may cost more than it saves and the answer would not be a bound; here all ways to play are compared. They
     /// agree where no size is 1: `1 / decrease + 1 / increase ≤ 1`, so dividing first never costs more.
+    ///
+    /// Every binding is played on its own: what is cheapest first need not be so in every slot.
     pub fn flops(&self) -> u64 {
+        (0..self.elements.len()).map(|i| self.under(i).flops_of_one()).fold(0, u64::saturating_add)
+    }
+
+    fn under(&self, i: usize) -> Game {
+        let one = |values: &Vec<u64>| values.get(i).copied().into_iter().collect::<Vec<u64>>();
+        Game {
+            elements: one(&self.elements),
+            strides: one(&self.strides),
+            increases: self.increases.iter().map(one).collect(),
+            decreases: self.decreases.iter().map(|d| Decrease { size: one(&d.size), needs: d.needs }).collect(),
+        }
+    }
+
+    fn flops_of_one(&self) -> u64 {
         if self.decreases.is_empty() {
             return 0;
         }
