@@ -121,7 +121,7 @@ fn known_operators_of_stride_r_are_in_the_space_and_those_without_a_window_are_n
     }
     // slots that keep their channels: one weight per channel
     let coefficients = ["k".to_string()];
-    let mut same = Space::of_conv(vec![slot(16, 16, 28, 20, 1), slot(32, 32, 14, 10, 2)], &coefficients, 8, 2).unwrap();
+    let mut same = Space::of_conv(vec![slot(16, 16, 28, 20, 1), slot(32, 32, 14, 10, 2)], &coefficients, 10, 2).unwrap();
     for text in [
         "y[n:N, o:Ci, h:H, w:W] = sum[i:k, j:k] x[n, o, unfold(stride(h, r), i), unfold(stride(w, r), j)] * w1[o, i, j]",
         "y[n:N, o:Ci, h:H, w:W] = sum[c:Ci, i:k, j:k] x[n, c, unfold(stride(h, r), i), unfold(stride(w, r), j)] * w1[c, i, j] * w2[o, c]",
