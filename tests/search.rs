@@ -20,7 +20,7 @@ use syntune::tune::{Best, Config, Failure, Measurement, Samples, Steps};
 
 /// Seconds are a billionth of the multiply-adds, accuracy falls with the share of parameters left out; the n-th call
 /// may be told to fail as if interrupted.
-pub struct Fake {
+struct Fake {
     n_calls: usize,
     fails_at: Option<usize>,
     measured: Vec<(String, u64)>,
@@ -28,7 +28,7 @@ pub struct Fake {
 }
 
 impl Fake {
-    pub fn new() -> Fake {
+    fn new() -> Fake {
         Fake { n_calls: 0, fails_at: None, measured: vec![], trained: vec![] }
     }
 
@@ -111,7 +111,7 @@ fn spec(trials: u32) -> Spec {
     spec
 }
 
-pub fn search(spec: &Spec, file: &std::path::Path, fake: &mut Fake) -> Result<Outcome> {
+fn search(spec: &Spec, file: &std::path::Path, fake: &mut Fake) -> Result<Outcome> {
     let store = Store::open_or_create(file, spec)?;
     Study::new(spec.clone(), store, fake, Arc::new(AtomicBool::new(false)), true)?.run()
 }
