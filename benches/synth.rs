@@ -11,7 +11,7 @@ use syntune::synth::distance::{Axis, Budget, Form, Memo, Target, Wanted};
 use syntune::synth::{Action, Binding, Operator, Partial, Prim, Space, Synthesizer};
 
 /// Operators that every thread makes at a time.
-const PER_THREAD: usize = 200;
+const PER_THREAD: usize = 2000;
 
 /// Operators whose paths give the states that single calls are measured in.
 const SAMPLED: usize = 30;
