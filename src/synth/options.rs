@@ -127,4 +127,11 @@ impl Options {
             ..Options::syno()
         }
     }
+
+    /// Ours for searching: of operators that differ at borders or in a few elements only, one. With all of them, most of what is
+    /// drawn are odd variants that learn no better.
+    pub fn coarse() -> Options {
+        let ours = Options::ours();
+        Options { off: ours.off.without(&APPROXIMATE), ..ours }
+    }
 }

@@ -164,7 +164,7 @@ impl Space {
         };
         let conv = |b: &Binding| ["Ci", "Co"].iter().map(|n| b.0.get(*n).copied().unwrap_or(1) as u64).product::<u64>() * 9;
         let max_params = bindings.iter().map(conv).collect();
-        let mut options = Options { depth: max_depth, tensors: max_weights + 1, ..Options::ours() };
+        let mut options = Options { depth: max_depth, tensors: max_weights + 1, ..Options::coarse() };
         if strided {
             options.most.strides += shapes.places.len();
         }

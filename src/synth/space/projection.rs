@@ -37,7 +37,7 @@ impl Space {
         };
         let dense = |b: &Binding| ["Ci", "Co"].iter().map(|n| b.0.get(*n).copied().unwrap_or(1) as u64).product::<u64>();
         let max_params = bindings.iter().map(dense).collect();
-        let mut options = Options { depth: max_depth, tensors: max_weights + 1, ..Options::ours() };
+        let mut options = Options { depth: max_depth, tensors: max_weights + 1, ..Options::coarse() };
         options.off = options.off.with(&[Rule::NoExchange]);
         Ok(Space { max_params, ..Space::new(shapes, sizes, bindings, options)? })
     }
