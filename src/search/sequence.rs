@@ -42,7 +42,7 @@ pub fn mean(x: &[i64]) -> LoopNest {
     one_stage("mean", tensors, &[("n", x[0]), ("o", x[2])], &[("t", x[1])], Reduction::Sum, vec![], body)
 }
 
-/// x[n, t, c] less its mean over c, over its standard deviation, times w1[c], plus w2[c].
+/// `x[n, t, c]` less its mean over c, over its standard deviation, times `w1[c]`, plus `w2[c]`.
 pub fn layer_norm(x: &[i64]) -> LoopNest {
     let mut d =
         Draft::new("layer-norm", vec![("x", x.to_vec(), Role::Input), ("w1", vec![x[2]], Role::Weight), ("w2", vec![x[2]], Role::Weight)]);
