@@ -103,7 +103,8 @@ fn draws_of_the_tree_search_do_not_refuse_what_mixes_no_tokens() {
     let drawn: Vec<_> = (0..60).filter_map(|_| operators.sample(&root, None, &mut rng)).collect();
     let plain = |id| !operators.operator(id).unwrap().to_string().contains("(t");
     let n_plain = drawn.iter().filter(|&&id| plain(id)).count();
-    assert!(3 * n_plain > drawn.len(), "{n_plain} of {}", drawn.len());
+    // were four of five refused, one of twenty were left
+    assert!(6 * n_plain > drawn.len(), "{n_plain} of {}", drawn.len());
 }
 
 #[test]
@@ -121,6 +122,5 @@ fn few_projections_of_a_small_space_compute_the_same() {
             equal.push(format!("{other}\n{text}"));
         }
     }
-    // sums longer than what they are cut to are such: `sum[c:Ci*g] … outer(c, Ci)`
-    assert!(equal.len() * 20 < count.operators.len(), "{} of {}:\n{}", equal.len(), count.operators.len(), equal.join("\n\n"));
+    assert!(equal.is_empty(), "{} of {}:\n{}", equal.len(), count.operators.len(), equal.join("\n\n"));
 }

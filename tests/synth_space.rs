@@ -2,6 +2,7 @@
 
 use crate::syno_operators::{Family, SHIPPED};
 use crate::synth::{slot_bindings, slot_space};
+use crate::util::assert_bounds_hold;
 use std::collections::{BTreeSet, HashSet};
 use syntune::lower;
 use syntune::synth::canon::{self, Rule, RuleSet, STRUCTURE};
@@ -262,13 +263,7 @@ fn bounds_hold_and_paths_replay_for_sampled_operators() {
         assert!(lines.insert(operator.to_string()), "{operator} comes twice");
         let n_macs: u64 = slot_bindings().iter().map(|b| lower::lower(&operator, b).unwrap().n_macs()).sum();
         let space = synthesizer.space_mut();
-        let path = space.path(&operator).unwrap_or_else(|e| panic!("{operator}: {e}"));
-        let n = path.steps().count() - 1;
-        for (i, step) in path.steps().enumerate() {
-            let steps = step.state.steps;
-            assert!(steps == usize::MAX || steps <= n - i, "{operator}: {steps} steps left at least, but it takes {}", n - i);
-            let flops = space.least_flops(&step.state);
-            assert!(flops <= n_macs, "{operator}: at least {flops} multiply-adds, but it takes {n_macs} before {}", step.text);
+        for step in assert_bounds_hold(space, &operator, n_macs).steps() {
             let again = space.parse_action(&step.state, &step.text).unwrap();
             assert_eq!(space.print_action(&step.state, &again), step.text);
         }
@@ -341,21 +336,23 @@ fn a_fixed_axis_of_the_data_is_the_axis_of_the_output_that_was_named() {
 #[test]
 fn what_the_bounds_prune_leads_to_no_operator() {
     const DEPTH: usize = 5;
-    let all = |off: &[Rule], interchange: bool| {
-        let mut space = small(DEPTH);
-        space.options.off = space.options.off.with(off);
-        space.options.interchange = interchange;
-        let count = space.count_by_depth(DEPTH, 400_000);
-        assert!(count.complete);
-        (count.operators.clone(), count.levels.iter().map(|l| l.n_states).sum::<u64>())
-    };
-    let (guided, n_guided) = all(&[], true);
-    let (unguided, n_unguided) = all(&[Rule::Distance, Rule::Stuck], true);
-    let (told_apart, n_told_apart) = all(&[], false);
-    assert!(guided.len() > 20, "{}", guided.len());
-    assert_eq!(guided, unguided);
-    assert_eq!(guided, told_apart);
-    assert!(n_guided < n_unguided && n_guided < n_told_apart);
+    for (profile, n_least) in [(Options::ours(), 20), (Options::coarse(), 10)] {
+        let all = |off: &[Rule], interchange: bool| {
+            let mut space = small(DEPTH);
+            space.options.off = profile.off.with(&STRUCTURE).with(off);
+            space.options.interchange = interchange;
+            let count = space.count_by_depth(DEPTH, 400_000);
+            assert!(count.complete);
+            (count.operators.clone(), count.levels.iter().map(|l| l.n_states).sum::<u64>())
+        };
+        let (guided, n_guided) = all(&[], true);
+        let (unguided, n_unguided) = all(&[Rule::Distance, Rule::Stuck], true);
+        let (told_apart, n_told_apart) = all(&[], false);
+        assert!(guided.len() > n_least, "{}", guided.len());
+        assert_eq!(guided, unguided);
+        assert_eq!(guided, told_apart);
+        assert!(n_guided < n_unguided && n_guided < n_told_apart);
+    }
 }
 
 #[test]

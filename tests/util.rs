@@ -8,6 +8,7 @@ use std::path::Path;
 use syntune::lower::index::Index;
 use syntune::lower::{Access, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor};
 use syntune::synth::library::{LIBRARY, resolve};
+use syntune::synth::path::Path as OperatorPath;
 use syntune::synth::{Binding, Operator, Space, Synthesizer};
 
 use serde_json::json;
@@ -220,4 +221,19 @@ pub fn library_operators() -> Vec<(String, Operator, Binding)> {
     let at =
         |name: &str| [(3, 6, 10), (2, 4, 6), (5, 6, 4)].map(|(k, h, w)| (format!("{name} k={k}"), resolve(name).unwrap(), sizes(k, h, w)));
     LIBRARY.iter().flat_map(|(name, _, _)| at(name)).collect()
+}
+
+/// The operator's path from the root. Before each of its actions the space must ask for no more actions than are left, and
+/// for no more multiply-adds than the operator has.
+#[track_caller]
+pub fn assert_bounds_hold(space: &mut Space, operator: &Operator, n_macs: u64) -> OperatorPath {
+    let path = space.path(operator).unwrap_or_else(|e| panic!("{operator}: {e}"));
+    let n = path.steps().count() - 1;
+    for (i, step) in path.steps().enumerate() {
+        let steps = step.state.steps;
+        assert!(steps == usize::MAX || steps <= n - i, "{operator}: {steps} steps left at least, but it takes {}", n - i);
+        let flops = space.least_flops(&step.state);
+        assert!(flops <= n_macs, "{operator}: at least {flops} multiply-adds, but it takes {n_macs} before {}", step.text);
+    }
+    path
 }

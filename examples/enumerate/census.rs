@@ -16,6 +16,7 @@ pub struct Row {
     pub kind: Losing,
     pub on: Vec<Rule>,
     pub interchange: bool,
+    pub survivors: bool,
 }
 
 /// May a row lose functions?
@@ -30,7 +31,7 @@ pub enum Losing {
 /// From no rule to all of them.
 pub fn rows() -> Vec<Row> {
     use Losing::{Base, Nothing, Some};
-    let row = |name, kind, rules: &[&[Rule]], interchange| Row { name, kind, on: rules.concat(), interchange };
+    let row = |name, kind, rules: &[&[Rule]], interchange| Row { name, kind, on: rules.concat(), interchange, survivors: true };
     let mut on = [&BOUNDS[..], &[Rule::MergeAcross]].concat();
     let mut rows =
         vec![row("none", Base, &[], false), row("bounds", Nothing, &[&BOUNDS], false), row("merges across", Base, &[&on], false)];
@@ -41,7 +42,7 @@ pub fn rows() -> Vec<Row> {
     rows.push(row("alike sums", Nothing, &[&on], true));
     rows.push(row("not searched for", Some, &[&on, &SKIPS], true));
     rows.push(row("ours", Some, &[&on, &SKIPS, &STRUCTURE], true));
-    rows.push(row("Syno's borders", Some, &[&on, &SKIPS, &STRUCTURE, &APPROXIMATE], true));
+    rows.push(Row { survivors: false, ..row("coarse", Some, &[&on, &SKIPS, &STRUCTURE, &APPROXIMATE], true) });
     rows
 }
 
@@ -115,7 +116,7 @@ impl Request {
         };
         let mut space = Space::new(shapes, sizes, bindings, options).expect("fixed axes are equal");
         space.options.off = RuleSet::of(Rule::ALL).without(&LIMITS).without(&row.on);
-        space.options.interchange = row.interchange;
+        (space.options.interchange, space.options.survivors) = (row.interchange, row.survivors);
         space
     }
 

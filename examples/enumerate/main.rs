@@ -4,7 +4,7 @@
 //!   rules after another. Functions are what operators compute over all their weights (`lower::fingerprint`); classes are
 //!   those up to the order of unordered axes' elements. Lost are those of the first row (after "merges across", of that one)
 //!   that no operator of the row computes, nor (`deeper`) one of one action more. `--why` tells which;
-//! * `--sample N`: bounds and paths of N random operators, of our profile and of Syno's;
+//! * `--sample N`: bounds and paths of N random operators, of what searches use, of our profile and of Syno's;
 //! * `--walks N`: how many of N random walks finish, guided by the distance and not.
 
 mod census;

@@ -128,10 +128,10 @@ impl Options {
         }
     }
 
-    /// Ours for searching: of operators that differ at borders or in a few elements only, one. With all of them, most of what is
-    /// drawn are odd variants that learn no better.
+    /// Ours for searching: of operators that differ at borders or in a few elements only, one, and sums are joined and cut by
+    /// none but their sizes. With all of them, most of what is drawn are odd variants that learn no better.
     pub fn coarse() -> Options {
         let ours = Options::ours();
-        Options { off: ours.off.without(&APPROXIMATE), ..ours }
+        Options { off: ours.off.without(&APPROXIMATE), survivors: false, ..ours }
     }
 }

@@ -11,7 +11,7 @@ use super::partial::{Action, Partial, Top};
 use super::prim::Prim;
 use super::size::Size;
 use super::space::judge::ONLY_SUMS;
-use super::space::{Kind, Space};
+use super::space::{Judged, Kind, Space};
 use super::{Folded, child_seed, stable_hash};
 use crate::error;
 use rand::prelude::*;
@@ -57,9 +57,9 @@ const GROUNDS: usize = 1000;
 /// nearly all of them are dead ends, and half of all dead ends would be met again. Once is enough where every action must lower
 /// the distance: of a hundred such states one is none.
 const DEATHS: u8 = 2;
-const HOPE: f64 = 0.05;
+const HOPE: f64 = 0.02;
 
-/// Dead ends and finished states that are remembered, of some 30 bytes each; then memory begins anew.
+/// States, dead ends and finished states that are remembered, of some 30 bytes each; then memory begins anew.
 const REMEMBERED: usize = 1 << 20;
 
 /// Sums are drawn by what convolutions have (channels, windows, a rank) in this share of the walks, else from all multisets.
@@ -116,16 +116,17 @@ enum Begun {
     Ground(usize, usize),
 }
 
-/// What is known of states where walks ended; only looked up.
+/// What is known of states that walks came to; only looked up.
 #[derive(Default)]
-struct Ends {
-    /// Actions left, and how often walks died.
+struct Known {
+    judged: Judged,
+    /// Actions left where walks ended, and how often they died.
     dead: Folded<u128, (u8, u8)>,
     /// By the state and its dims in the data's order: the operator's hash, or the rule that refuses it.
     finals: Folded<u128, Result<u64, Rule>>,
 }
 
-impl Ends {
+impl Known {
     fn die(&mut self, state: &Partial, left: usize) {
         if self.dead.len() >= REMEMBERED {
             self.dead.clear();
@@ -162,7 +163,7 @@ pub struct Synthesizer {
     grounds: Vec<Vec<Ground>>,
     /// The names of all operators that walks found.
     met: HashSet<u64>,
-    ends: Ends,
+    known: Known,
     /// The states of the present walk.
     trail: Vec<Partial>,
     /// Why walks ended without an operator, and how often.
@@ -197,7 +198,7 @@ impl Synthesizer {
             starts,
             grounds,
             met: HashSet::new(),
-            ends: Ends::default(),
+            known: Known::default(),
             trail: vec![],
             refused: BTreeMap::new(),
             n_walks: 0,
@@ -307,15 +308,24 @@ impl Synthesizer {
         let mut n_back = 0;
         loop {
             let state = trail.last()?;
-            if let Some(end) = self.arrive(state, known_too, rng) {
-                self.n_arrived += 1;
-                return Some(end);
+            match self.arrive(state, known_too, rng) {
+                Some(End::Known) if n_back < BACK => {
+                    self.n_arrived += 1;
+                    n_back += 1;
+                    trail.pop();
+                    continue;
+                }
+                Some(end) => {
+                    self.n_arrived += 1;
+                    return Some(end);
+                }
+                None => {}
             }
-            if let Some(next) = self.space.step(state, most, &self.ends, rng) {
+            if let Some(next) = self.space.step(state, most, &mut self.known, rng) {
                 trail.push(next);
                 continue;
             }
-            self.ends.die(state, most - state.n_actions);
+            self.known.die(state, most - state.n_actions);
             if n_back == BACK {
                 return None;
             }
@@ -338,16 +348,16 @@ impl Synthesizer {
         });
         let data = matches.choose(rng)?;
         let key = data.iter().filter_map(|&d| state.top(d)).fold(state.key(), |k, t| k.rotate_left(31) ^ u128::from(t.key));
-        match self.ends.finals.get(&key) {
-            Some(Ok(known)) if !known_too && self.seen.contains(known) => return Some(End::Known),
+        match self.known.finals.get(&key) {
+            Some(Ok(found)) if !known_too && self.seen.contains(found) => return Some(End::Known),
             Some(&Err(rule)) => return self.refuse(rule),
             _ => {}
         }
-        if self.ends.finals.len() >= REMEMBERED {
-            self.ends.finals.clear();
+        if self.known.finals.len() >= REMEMBERED {
+            self.known.finals.clear();
         }
         let finished = self.space.finish(state, data);
-        self.ends.finals.insert(key, finished.as_ref().map(hash).map_err(|&rule| rule));
+        self.known.finals.insert(key, finished.as_ref().map(hash).map_err(|&rule| rule));
         match finished {
             Ok(operator) => Some(End::New(operator)),
             Err(rule) => self.refuse(rule),
@@ -436,13 +446,16 @@ impl Space {
 
     /// The state after one random action that leaves a way to finish within so many actions; `None` where some draws found
     /// none.
-    fn step(&mut self, state: &Partial, most: usize, ends: &Ends, rng: &mut impl Rng) -> Option<Partial> {
+    fn step(&mut self, state: &Partial, most: usize, known: &mut Known, rng: &mut impl Rng) -> Option<Partial> {
         if state.n_actions >= most || state.steps == ONLY_SUMS {
             return None;
         }
         let has_step = state.frontier.iter().any(|t| self.step_of(t.dim).is_some());
         let chance = |c: &(Kind, u32)| if has_step && c.0 == Kind::Stride { OF_STEP } else { c.1 };
         let total: u32 = CHANCES.iter().map(chance).sum();
+        if known.judged.len() >= REMEMBERED {
+            known.judged.clear();
+        }
         for _ in 0..DRAWS {
             let mut at = rng.random_range(0..total);
             let kind = CHANCES.iter().find(|c| {
@@ -451,9 +464,9 @@ impl Space {
                 found
             });
             let Some(action) = self.draw(state, kind?.0, rng) else { continue };
-            if let Ok(next) = self.child(state, &action)
+            if let Ok(next) = self.known_child(state, &action, &mut known.judged)
                 && next.n_actions + next.steps <= most
-                && (!ends.is_dead(&next, most - next.n_actions) || rng.random_bool(HOPE))
+                && (!known.is_dead(&next, most - next.n_actions) || rng.random_bool(HOPE))
             {
                 return Some(next);
             }

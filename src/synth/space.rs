@@ -133,22 +133,15 @@ impl Space {
     /// # Errors
     /// No binding; a coefficient that has no value or divides nothing.
     pub fn of_conv(bindings: Vec<Binding>, coefficients: &[String], max_depth: usize, max_weights: usize) -> Result<Space> {
-        if bindings.is_empty() {
-            return invalid("no slot to fill: name at least one in [slots]");
-        }
         // where every slot keeps its channels, Ci and Co are one variable, used as often as both, and depthwise weights become possible
-        let same_channels = bindings.iter().all(|b| b.0.get("Ci") == b.0.get("Co"));
+        let same_channels = keep_channels(&bindings);
         let (ci, co) = if same_channels { (4, 0) } else { (2, 2) };
         let mut most = vec![("N", 0), ("Ci", ci), ("Co", co), ("H", 0), ("W", 0)];
-        most.extend(coefficients.iter().map(|c| (c.as_str(), COEFFICIENT_USES)));
         let strided = bindings.iter().any(|b| b.0.contains_key(STEP)) && !coefficients.iter().any(|c| c == STEP);
         if strided {
             most.push((STEP, STEP_USES));
         }
-        let mut sizes = Sizes::new(&most, &bindings)?;
-        sizes.max_variables = 3;
-        sizes.max_powers = 4;
-        sizes.n_per_variable = 3;
+        let sizes = sizes_of_slots(&bindings, most, coefficients)?;
         let size = |name: &str| sizes.variables().size(name).unwrap_or(Size::ONE);
         let axis = |size: Size, unordered| Axis { size, unordered };
         let image = |channels, times: Size| {
@@ -162,8 +155,7 @@ impl Space {
             places: vec![2, 3],
             channels: Some((1, 1)),
         };
-        let conv = |b: &Binding| ["Ci", "Co"].iter().map(|n| b.0.get(*n).copied().unwrap_or(1) as u64).product::<u64>() * 9;
-        let max_params = bindings.iter().map(conv).collect();
+        let max_params = bindings.iter().map(|b| 9 * n_channel_pairs(b)).collect();
         let mut options = Options { depth: max_depth, tensors: max_weights + 1, ..Options::coarse() };
         if strided {
             options.most.strides += shapes.places.len();
@@ -238,11 +230,16 @@ impl Space {
 
     pub(super) fn try_child(&mut self, state: &Partial, action: &Action) -> std::result::Result<Partial, Rule> {
         self.check(state, action)?;
-        self.grown(state, action)
+        self.grown(state, action, None)
+    }
+
+    /// The same for whoever comes to the same states again and again, under the same options.
+    pub(super) fn known_child(&mut self, state: &Partial, action: &Action, known: &mut Judged) -> std::result::Result<Partial, Rule> {
+        self.check(state, action).and_then(|()| self.grown(state, action, Some(known))).inspect_err(|&rule| self.refused.count(rule))
     }
 
     /// The state after an action that was checked.
-    fn grown(&mut self, state: &Partial, action: &Action) -> std::result::Result<Partial, Rule> {
+    fn grown(&mut self, state: &Partial, action: &Action, known: Option<&mut Judged>) -> std::result::Result<Partial, Rule> {
         // most children are refused: they are grown in one place, and only those that stay are copied
         let mut child = std::mem::replace(&mut self.scratch, Partial::root(vec![], state.allowance));
         child.clone_from(state);
@@ -255,7 +252,11 @@ impl Space {
             let unfold = self.graph.make(Prim::Unfold(main, window));
             child.frontier.iter_mut().filter(|t| t.dim == unfold).for_each(|t| t.discards = false);
         }
-        let judged = grown.and_then(|()| self.judge(&child)).map(|steps| {
+        let judge = |()| match known {
+            Some(known) => *known.entry(child.key()).or_insert_with(|| self.judge(&child)),
+            None => self.judge(&child),
+        };
+        let judged = grown.and_then(judge).map(|steps| {
             child.steps = steps;
             child.clone()
         });
@@ -263,6 +264,30 @@ impl Space {
         judged
     }
 }
+
+/// Does every slot keep its channels?
+fn keep_channels(bindings: &[Binding]) -> bool {
+    bindings.iter().all(|b| b.0.get("Ci") == b.0.get("Co"))
+}
+
+/// Parameters of a dense projection.
+fn n_channel_pairs(binding: &Binding) -> u64 {
+    ["Ci", "Co"].iter().map(|n| binding.0.get(*n).copied().unwrap_or(1) as u64).product()
+}
+
+/// What may be drawn for the slots of a network: each variable at most so often, and the coefficients.
+fn sizes_of_slots<'a>(bindings: &[Binding], mut most: Vec<(&'a str, u8)>, coefficients: &'a [String]) -> Result<Sizes> {
+    if bindings.is_empty() {
+        return invalid("no slot to fill: name at least one in [slots]");
+    }
+    most.extend(coefficients.iter().map(|c| (c.as_str(), COEFFICIENT_USES)));
+    let mut sizes = Sizes::new(&most, bindings)?;
+    (sizes.max_variables, sizes.max_powers, sizes.n_per_variable) = (3, 4, 3);
+    Ok(sizes)
+}
+
+/// What [`Space`] said of states, by their keys.
+pub(super) type Judged = super::Folded<u128, std::result::Result<usize, Rule>>;
 
 /// The stride of a slot: how many times as long as the output's the sides of the data's image are.
 pub const STEP: &str = "r";

@@ -31,7 +31,7 @@ impl Space {
     /// Every action of a state that leads to a state which can still become an operator.
     pub fn children(&mut self, state: &Partial) -> Vec<(Action, Partial)> {
         let mut children = Vec::new();
-        self.each_action(state, &mut |space, action| match space.grown(state, &action) {
+        self.each_action(state, &mut |space, action| match space.grown(state, &action, None) {
             Ok(child) => children.push((action, child)),
             Err(rule) => space.refused.count(rule),
         });

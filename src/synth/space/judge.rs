@@ -165,9 +165,10 @@ impl Space {
         least
     }
 
-    /// Does the distance know what the rules in [`FORMS`] leave to a dim? Not where a slot asks for strides.
+    /// Does the distance know what the rules in [`FORMS`] leave to a dim? Not where a slot asks for strides, nor where sums may
+    /// be joined and cut after all.
     pub(super) fn knows_forms(&self) -> bool {
-        self.options.admissible && self.steps.is_empty() && !self.options.off.contains_any(RuleSet::of(&FORMS))
+        self.options.admissible && !self.options.survivors && self.steps.is_empty() && !self.options.off.contains_any(RuleSet::of(&FORMS))
     }
 
     /// What the rules in [`FORMS`] leave to a dim.

@@ -1,9 +1,8 @@
 //! The space of the projections of a sequence: the slots of a transformer (Syno, its searches for ViT and GPT-2).
 
-use super::{Axis, COEFFICIENT_USES, Shapes, Space};
-use crate::error::{Result, invalid};
+use super::{Axis, Shapes, Space, keep_channels, n_channel_pairs, sizes_of_slots};
+use crate::error::Result;
 use crate::synth::canon::Rule;
-use crate::synth::legal::Sizes;
 use crate::synth::options::Options;
 use crate::synth::size::{Binding, Size};
 
@@ -15,16 +14,10 @@ impl Space {
     /// # Errors
     /// No binding; a coefficient that has no value or divides nothing.
     pub fn of_projection(bindings: Vec<Binding>, coefficients: &[String], max_depth: usize, max_weights: usize) -> Result<Space> {
-        if bindings.is_empty() {
-            return invalid("no slot to fill: name at least one in [slots]");
-        }
-        let same_channels = bindings.iter().all(|b| b.0.get("Ci") == b.0.get("Co"));
+        let same_channels = keep_channels(&bindings);
         // twice a sum, thrice a weight's axis: a product of two matrices through Ci over a coefficient
         let (ci, co) = if same_channels { (7, 0) } else { (5, 2) };
-        let mut most = vec![("N", 0), ("Ci", ci), ("Co", co), ("L", 0)];
-        most.extend(coefficients.iter().map(|c| (c.as_str(), COEFFICIENT_USES)));
-        let mut sizes = Sizes::new(&most, &bindings)?;
-        (sizes.max_variables, sizes.max_powers, sizes.n_per_variable) = (3, 4, 3);
+        let sizes = sizes_of_slots(&bindings, vec![("N", 0), ("Ci", ci), ("Co", co), ("L", 0)], coefficients)?;
         let size = |name: &str| sizes.variables().size(name).unwrap_or(Size::ONE);
         let axis = |name: &str, unordered| Axis { size: size(name), unordered };
         let sequence = |channels| vec![axis("N", false), axis("L", false), axis(channels, true)];
@@ -35,8 +28,7 @@ impl Space {
             places: vec![1],
             channels: Some((2, 2)),
         };
-        let dense = |b: &Binding| ["Ci", "Co"].iter().map(|n| b.0.get(*n).copied().unwrap_or(1) as u64).product::<u64>();
-        let max_params = bindings.iter().map(dense).collect();
+        let max_params = bindings.iter().map(n_channel_pairs).collect();
         let mut options = Options { depth: max_depth, tensors: max_weights + 1, ..Options::coarse() };
         options.off = options.off.with(&[Rule::NoExchange]);
         Ok(Space { max_params, ..Space::new(shapes, sizes, bindings, options)? })
