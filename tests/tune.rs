@@ -34,7 +34,10 @@ impl Fake {
 
 impl Runner for Fake {
     fn spaces(&mut self, _: &Task) -> Result<Vec<Space>> {
-        Ok(vec![Space { knobs: vec![Knob::PerfectTile { extent: 32, n: 2, max_innermost: 16 }, Knob::Categorical { n: 4 }] }])
+        Ok(vec![Space {
+            origin: Origin::Rules,
+            knobs: vec![Knob::PerfectTile { extent: 32, n: 2, max_innermost: 16 }, Knob::Categorical { n: 4 }],
+        }])
     }
 
     fn probe(&mut self, _: &Task, proposals: &[Proposal]) -> Result<Vec<Result<Candidate, Failure>>> {
@@ -155,7 +158,9 @@ mod real {
     use crate::util::{conv2d, worker_program};
     use std::time::{Duration, Instant};
     use syntune::lower::index::Index;
-    use syntune::lower::{Access, Epilogue, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor, channels_last};
+    use syntune::lower::{Access, Epilogue, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor, channels_last, layout, lower};
+    use syntune::synth::Binding;
+    use syntune::synth::library::resolve;
     use syntune::tune::protocol::{Fill, MeasureRequest, Program, Slot, Step};
     use syntune::tune::*;
 
@@ -214,6 +219,40 @@ mod real {
         let missing = Config { space: 99, decisions: vec![] };
         let refused = runner.probe(&task, &[Proposal::Exact(short), Proposal::Exact(missing)]).unwrap();
         assert!(matches!(&refused[..], [Err(Failure::DoesNotBuild(_)), Err(Failure::DoesNotBuild(_))]), "{refused:?}");
+    }
+
+    #[test]
+    fn our_own_schedules_of_any_operator_compute_what_it_means() {
+        let mut runner = runner(20.0);
+        let image = Binding::of(&[("N", 1), ("Ci", 8), ("Co", 24), ("H", 6), ("W", 10), ("k", 3), ("g", 4), ("s", 2)]);
+        let names = ["conv", "grouped", "depthwise", "conv1x1", "separable", "linear"];
+        let mut n_built = 0;
+        for (i, name) in names.into_iter().enumerate() {
+            let mut binding = image.clone();
+            if name == "depthwise" {
+                binding = binding.with("C", 24);
+            }
+            if name == "linear" {
+                binding = binding.with("L", 5);
+            }
+            let operator = resolve(name).unwrap();
+            let epilogue = Epilogue { bias: i % 2 == 0, relu: i % 2 == 0, ..Epilogue::default() };
+            let nest = lower(&operator, &binding).unwrap().with_epilogue(epilogue, layout::channel(operator.outputs().len()));
+            let task = Task { nest: channels_last(&nest).0, target: "host".into(), n_threads: 1 + i % 2 };
+            let space = runner.spaces(&task).unwrap().len() - 1;
+            let proposals: Vec<Proposal> = (0..20).map(|seed| Proposal::Random { space, seed: seed + 100 * i as u64 }).collect();
+            let mut candidates: Vec<Candidate> = runner.probe(&task, &proposals).unwrap().into_iter().flatten().collect();
+            assert!(candidates.len() > 15, "{name}: {} of 20 can be scheduled", candidates.len());
+            candidates.truncate(3);
+            let effort = Effort { hopeless_secs: 0.0, ..Effort::QUICK };
+            let measured = &mut |m: Measurement| {
+                assert!(m.result.is_ok(), "{name}: {:?} {:?}", m.config, m.result);
+                n_built += 1;
+                true
+            };
+            runner.measure(&task, &candidates, &effort, measured).unwrap();
+        }
+        assert_eq!(n_built, 3 * names.len());
     }
 
     #[test]
@@ -315,7 +354,7 @@ mod real {
 fn drafts_are_legal_and_most_fill_the_vectors() {
     let tile = |extent, n, max_innermost| Knob::PerfectTile { extent, n, max_innermost };
     let knobs = vec![tile(28, 4, 64), tile(28, 4, 64), tile(48, 4, 64), tile(16, 2, 64), Knob::Categorical { n: 4 }, Knob::ComputeLocation];
-    let space = Space { knobs };
+    let space = Space { origin: Origin::Rules, knobs };
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let mut n_full = 0;
     for _ in 0..200 {

@@ -18,10 +18,7 @@ pub fn channels_last(nest: &LoopNest) -> (LoopNest, Vec<Vec<usize>>) {
     }
     for s in 0..nest.stages.len() {
         let output = nest.stages[s].output;
-        let last = match nest.tensors[output].role {
-            Role::Output => channel(nest.tensors[output].shape.len()),
-            _ => fastest(&nest, &nest.stages[s]),
-        };
+        let last = last_axis(&nest, s);
         move_last(&mut nest, output, last, &mut orders[output]);
         let along = nest.stages[s].axes.len().saturating_sub(1);
         let mut moves: Vec<(usize, usize)> = Vec::new();
@@ -45,6 +42,25 @@ pub fn channels_last(nest: &LoopNest) -> (LoopNest, Vec<Vec<usize>>) {
 /// The channel of an image `[n, c, h, w]`; the last axis of anything else, such as a sequence `[n, t, c]`.
 pub fn channel(rank: usize) -> usize {
     if rank == 4 { 1 } else { rank.saturating_sub(1) }
+}
+
+/// The axis along which what a stage writes is stored: the channel of the nest's output, and of what is copied into it element by
+/// element; else as it is read.
+fn last_axis(nest: &LoopNest, s: usize) -> usize {
+    let output = nest.stages[s].output;
+    if nest.tensors[output].role == Role::Output {
+        return channel(nest.tensors[output].shape.len());
+    }
+    let same: Vec<Index> = (0..nest.tensors[output].shape.len()).map(Index::Var).collect();
+    let copies = |stage: &Stage| {
+        let mut found = false;
+        stage.body.visit(&mut |a| found |= a.tensor == output && a.index == same);
+        found && stage.sums.is_empty() && stage.axes.len() == same.len()
+    };
+    match (s + 1..nest.stages.len()).find(|&c| copies(&nest.stages[c])) {
+        Some(consumer) => last_axis(nest, consumer),
+        None => fastest(nest, &nest.stages[s]),
+    }
 }
 
 /// The axis of a stage that runs along the last axis of the data it reads; else one that only weights have (new channels);

@@ -147,6 +147,19 @@ impl Plan {
         let result = values[nest.output()];
         Ok(Plan { steps: builder.steps, shapes: builder.shapes, result })
     }
+
+    /// Elements that its operations read and write; views move nothing, but a product reads what a view repeats.
+    pub fn n_moved(&self) -> u64 {
+        let n = |step: usize| self.shapes[step].iter().product::<i64>() as u64;
+        let moved = |(i, step): (usize, &Step)| match step {
+            Step::Parameter(_) | Step::Const(_) | Step::Mask { .. } => 0,
+            Step::Reshape { .. } | Step::Permute { .. } | Step::Expand { .. } | Step::Slice { .. } | Step::Unfold { .. } => 0,
+            Step::Einsum { xs, .. } => n(i) + xs.iter().map(|&x| n(x)).sum::<u64>(),
+            Step::Conv { x, .. } | Step::Sum { x, .. } | Step::Greatest { x, .. } => n(i) + n(*x),
+            _ => 2 * n(i),
+        };
+        self.steps.iter().enumerate().map(moved).sum()
+    }
 }
 
 #[derive(Default)]

@@ -143,11 +143,14 @@ impl Study<'_> {
             }
         }
         self.store.add_counts(PRUNED, self.proposer.take_refused())?;
-        // neither too small to learn nor too large to be fast
-        let macs = baseline.n_macs.unwrap_or(1) as f64;
-        let distance = |p: &Proposal| (p.n_macs.unwrap_or(1) as f64 / macs / LIKELY_SHARE).ln().abs();
-        let best = (0..self.pool.len()).min_by(|&a, &b| distance(&self.pool[a]).total_cmp(&distance(&self.pool[b])));
-        let Some(best) = best else { return Ok(None) };
+        let mut best = None;
+        for (i, proposal) in self.pool.iter().enumerate() {
+            let distance = self.distance(proposal, &baseline)?;
+            if best.is_none_or(|(least, _)| distance < least) {
+                best = Some((distance, i));
+            }
+        }
+        let Some((_, best)) = best else { return Ok(None) };
         let proposal = self.pool.remove(best);
         let operator = Operator::parse(&proposal.operator)?;
         if self.is_known(&operator)? {
@@ -155,6 +158,22 @@ impl Study<'_> {
             return self.propose();
         }
         self.enter(&proposal, &operator)
+    }
+
+    /// How little a training of a proposal promises per second: it should be neither too small to learn nor too large to be fast, and
+    /// two cheap trainings tell more than a dear one (expected improvement per second: Snoek et al. 2012, section 3.2).
+    fn distance(&self, proposal: &Proposal, baseline: &Baseline) -> Result<f64> {
+        let share = proposal.n_macs.unwrap_or(1) as f64 / baseline.n_macs.unwrap_or(1) as f64;
+        let original = self.n_moved(None)? as f64;
+        let moved = self.n_moved(Some(&Operator::parse(&proposal.operator)?))? as f64;
+        let cost = (REST_OF_TRAINING * original + moved) / (REST_OF_TRAINING * original + original);
+        Ok((share / LIKELY_SHARE).ln().abs() + cost.ln())
+    }
+
+    /// Elements that one training step moves in the slots.
+    fn n_moved(&self, operator: Option<&Operator>) -> Result<u64> {
+        let nests = self.slots.nests(operator, i64::from(self.spec.train.batch))?;
+        nests.iter().map(|nest| Ok(lower::plan::Plan::new(nest)?.n_moved())).sum()
     }
 
     /// Makes a trial of a proposal, and keeps which function it computes.

@@ -34,9 +34,19 @@ pub enum Decision {
     ComputeLocation(i64),
 }
 
-/// One of the design spaces that MetaSchedule's rules give a nest.
+/// Who made a design space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// MetaSchedule's rules.
+    Rules,
+    /// Syntune: tiles that stay in registers.
+    Tiles,
+}
+
+/// One of the design spaces of a nest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Space {
+    pub origin: Origin,
     pub knobs: Vec<Knob>,
 }
 

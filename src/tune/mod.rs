@@ -10,6 +10,7 @@ pub mod draft;
 pub mod measure;
 pub mod protocol;
 pub mod runner;
+pub mod space;
 pub mod strategy;
 pub mod verify;
 #[cfg(feature = "tvm")]

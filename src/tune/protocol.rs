@@ -1,6 +1,6 @@
 //! What controller and workers say to each other, one JSON line each. Plain data: the controller never loads TVM.
 
-use super::config::{Candidate, Config, Effort, Failure, Knob, Proposal, Steps};
+use super::config::{Candidate, Config, Effort, Failure, Proposal, Space, Steps};
 use crate::lower::LoopNest;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ pub enum CompileRequest {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum CompileAnswer {
     Target(String),
-    Spaces(Vec<Vec<Knob>>),
+    Spaces(Vec<Space>),
     Probed(Vec<Result<Candidate, Failure>>),
     Built {
         config: Option<Config>,

@@ -363,7 +363,7 @@ impl Runner for LocalRunner {
     fn spaces(&mut self, task: &Task) -> Result<Vec<Space>> {
         let request = CompileRequest::Spaces { nest: task.nest.clone(), target: task.target.clone(), n_threads: task.n_threads };
         match self.compiler(&request)? {
-            Ok(CompileAnswer::Spaces(spaces)) => Ok(spaces.into_iter().map(|knobs| Space { knobs }).collect()),
+            Ok(CompileAnswer::Spaces(spaces)) => Ok(spaces),
             other => Err(unexpected(other)),
         }
     }

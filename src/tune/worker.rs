@@ -1,6 +1,6 @@
 //! The worker side: compiling with TVM's compiler library, measuring with its runtime alone.
 
-use super::config::{Candidate, Config, Decision, Failure, Knob, Proposal, Steps};
+use super::config::{Candidate, Config, Decision, Failure, Knob, Origin, Proposal, Space, Steps};
 use super::measure::{read_values, relative_error, time, values, write_values};
 use super::protocol::{CompileAnswer, CompileRequest, Fill, MeasureAnswer, MeasureRequest, Program};
 use crate::child::serve;
@@ -45,7 +45,7 @@ impl Workloads {
             CompileRequest::Target { target, n_threads } => CompileAnswer::Target(target::parse(&target, n_threads)?.json),
             CompileRequest::Spaces { nest, target, n_threads } => {
                 let workload = self.of(&nest, &target, n_threads)?;
-                CompileAnswer::Spaces((0..workload.n_designs()).map(|d| knobs(workload, d)).collect())
+                CompileAnswer::Spaces((0..workload.n_designs()).map(|d| space(workload, d)).collect())
             }
             CompileRequest::Probe { nest, target, n_threads, proposals } => {
                 let workload = self.of(&nest, &target, n_threads)?;
@@ -99,13 +99,14 @@ fn steps(times: &build::BuildTimes) -> Steps {
     Steps { lower_secs: times.lower_secs, llvm_secs: times.llvm_secs, link_secs: times.link_secs, ..Steps::default() }
 }
 
-fn knobs(workload: &Workload, design: usize) -> Vec<Knob> {
+fn space(workload: &Workload, design: usize) -> Space {
     let knob = |kind: &SamplingKind| match *kind {
         SamplingKind::PerfectTile { extent, n, max_innermost } => Knob::PerfectTile { extent, n, max_innermost },
         SamplingKind::Categorical { n } => Knob::Categorical { n },
         SamplingKind::ComputeLocation => Knob::ComputeLocation,
     };
-    workload.samplings(design).iter().map(|s| knob(&s.kind)).collect()
+    let origin = if workload.is_ours(design) { Origin::Tiles } else { Origin::Rules };
+    Space { origin, knobs: workload.samplings(design).iter().map(|s| knob(&s.kind)).collect() }
 }
 
 fn decisions(workload: &Workload, design: usize, scheduled: &Scheduled) -> Vec<Decision> {

@@ -2,7 +2,7 @@
 //!
 //! [`load`] opens the libraries and refuses versions known to crash; [`ffi`] calls functions and reads nodes; [`te`] writes tensor
 //! expressions; [`target`] reads targets; [`schedule`] makes and replays
-//! MetaSchedule traces; [`build`] lowers and compiles; [`run`] loads kernels. Every TVM name stands in this
+//! MetaSchedule traces and schedules of our own; [`build`] lowers and compiles; [`run`] loads kernels. Every TVM name stands in this
 //! room, and nearly all unsafe code. TVM objects stay on the thread that made them; between processes they travel as JSON.
 
 pub mod build;
@@ -11,6 +11,7 @@ pub mod ffi;
 pub mod load;
 pub mod run;
 pub mod schedule;
+mod sketch;
 pub mod target;
 pub mod te;
 

@@ -1,6 +1,8 @@
-//! MetaSchedule's own space generation, trace replay and post-processing, and its JSON database.
+//! Design spaces of a module: those that MetaSchedule's rules generate, replayed as traces, and our own (`sketch`); post-processing,
+//! and MetaSchedule's JSON database.
 
 use super::ffi::{NONE, array, cast, entries, field, func, integer, is_none, items, map, text};
+use super::sketch;
 use super::target::Target;
 use crate::call;
 use crate::error::{Error, Result};
@@ -8,7 +10,10 @@ use serde_json::Value;
 use std::path::Path;
 use tvm_ffi::{Any, Function};
 
-/// A module for a target, with the design spaces that MetaSchedule's rules give it.
+/// Random schedules of our own that are tried until one shows which choices there are.
+const MAX_DRAWS: u64 = 8;
+
+/// A module for a target, with the design spaces that MetaSchedule's rules give it, and our own as the last.
 pub struct Workload {
     pub module: Any,
     pub target: Target,
@@ -19,7 +24,8 @@ pub struct Workload {
 }
 
 struct Design {
-    instructions: Any,
+    /// The trace's, to be replayed with other choices; `None` for our own.
+    instructions: Option<Any>,
     samplings: Vec<Sampling>,
 }
 
@@ -94,6 +100,24 @@ fn sampling(trace: &Any, instruction: Any) -> Result<Option<Sampling>> {
     Ok(Some(Sampling { instruction, kind, chosen }))
 }
 
+/// A schedule of the module, not yet changed.
+fn fresh(module: &Any, seed: u64) -> Result<Any> {
+    // TVM's own seeds are below 2^31 and not zero.
+    let seed = (seed % 0x7fff_fffe) as i64 + 1;
+    call!("s_tir.schedule.TracedSchedule", *module, seed, 0i64, 2i64, true)
+}
+
+/// What was done to a schedule so far, and the choices in it.
+fn samplings(schedule: &Any) -> Result<(Any, Vec<Sampling>)> {
+    let trace = call!("s_tir.schedule.ScheduleGetTrace", *schedule)?;
+    let instructions = field(&trace, "insts")?;
+    let mut samplings = Vec::new();
+    for instruction in items(&instructions)? {
+        samplings.extend(sampling(&trace, instruction)?);
+    }
+    Ok((instructions, samplings))
+}
+
 impl Workload {
     /// Generates the design spaces (5-80 ms).
     ///
@@ -109,13 +133,18 @@ impl Workload {
         call!("s_tir.meta_schedule.TuneContextInitialize", context)?;
         let mut designs = Vec::new();
         for schedule in items(&call!("s_tir.meta_schedule.SpaceGeneratorGenerateDesignSpace", generator, module)?)? {
-            let trace = call!("s_tir.schedule.ScheduleGetTrace", schedule)?;
-            let instructions = field(&trace, "insts")?;
-            let mut samplings = Vec::new();
-            for instruction in items(&instructions)? {
-                samplings.extend(sampling(&trace, instruction)?);
+            let (instructions, samplings) = samplings(&schedule)?;
+            designs.push(Design { instructions: Some(instructions), samplings });
+        }
+        if sketch::applies(&fresh(&module, 1)?)? {
+            // what TVM refuses may be the random choices
+            for seed in 1..=MAX_DRAWS {
+                let schedule = fresh(&module, seed)?;
+                if sketch::apply(&schedule, target.n_cores, None).is_ok() {
+                    designs.push(Design { instructions: None, samplings: samplings(&schedule)?.1 });
+                    break;
+                }
             }
-            designs.push(Design { instructions, samplings });
         }
         let postprocs = items(&field(&generator, "postprocs")?)?;
         Ok(Workload { module, target, designs, postprocs, _context: context })
@@ -123,6 +152,11 @@ impl Workload {
 
     pub fn n_designs(&self) -> usize {
         self.designs.len()
+    }
+
+    /// Not of MetaSchedule's rules.
+    pub fn is_ours(&self, design: usize) -> bool {
+        self.designs[design].instructions.is_none()
     }
 
     pub fn samplings(&self, design: usize) -> &[Sampling] {
@@ -138,7 +172,7 @@ impl Workload {
         let Some(design) = self.designs.get(design) else {
             return Err(Error::Invalid(format!("there is no design space {design}: this workload has {}", self.designs.len())));
         };
-        let mut decisions = Vec::new();
+        let mut decisions = None;
         if let Some(choices) = choices {
             if choices.len() != design.samplings.len() {
                 return Err(Error::Invalid(format!(
@@ -147,28 +181,25 @@ impl Workload {
                     choices.len()
                 )));
             }
-            for (sampling, choice) in design.samplings.iter().zip(choices) {
-                let value = match choice {
-                    Choice::Factors(factors) => array(factors)?,
-                    Choice::Number(number) => Any::from(*number),
-                };
-                decisions.push((sampling.instruction.clone(), value));
-            }
+            let value = |choice: &Choice| match choice {
+                Choice::Factors(factors) => array(factors),
+                Choice::Number(number) => Ok(Any::from(*number)),
+            };
+            decisions = Some(choices.iter().map(value).collect::<Result<Vec<Any>>>()?);
         }
-        let trace = call!("s_tir.schedule.Trace", design.instructions, map(&decisions)?)?;
-        // TVM's own seeds are below 2^31 and not zero.
-        let seed = (seed % 0x7fff_fffe) as i64 + 1;
-        let schedule = call!("s_tir.schedule.TracedSchedule", self.module, seed, 0i64, 2i64, true)?;
-        call!("s_tir.schedule.TraceApplyToSchedule", trace, schedule, true, NONE)?;
+        let schedule = fresh(&self.module, seed)?;
+        match &design.instructions {
+            Some(instructions) => {
+                let sampled = design.samplings.iter().map(|s| s.instruction.clone());
+                let pairs: Vec<(Any, Any)> = sampled.zip(decisions.into_iter().flatten()).collect();
+                let trace = call!("s_tir.schedule.Trace", *instructions, map(&pairs)?)?;
+                call!("s_tir.schedule.TraceApplyToSchedule", trace, schedule, true, NONE)?;
+            }
+            None => sketch::apply(&schedule, self.target.n_cores, decisions)?,
+        }
         let replay_secs = start.elapsed().as_secs_f64();
         let start = std::time::Instant::now();
-        let replayed = call!("s_tir.schedule.ScheduleGetTrace", schedule)?;
-        let mut choices = Vec::new();
-        for instruction in items(&field(&replayed, "insts")?)? {
-            if let Some(found) = sampling(&replayed, instruction)? {
-                choices.push(found.chosen);
-            }
-        }
+        let choices = samplings(&schedule)?.1.into_iter().map(|s| s.chosen).collect();
         call!("s_tir.schedule.ScheduleEnterPostproc", schedule)?;
         for postproc in &self.postprocs {
             if !cast::<bool>(call!("s_tir.meta_schedule.PostprocApply", *postproc, schedule)?, "postproc's answer")? {
