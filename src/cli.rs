@@ -9,12 +9,12 @@ use crate::search::evaluate::{Evaluator, Job};
 use crate::search::machine::Machine;
 use crate::search::probe::probe;
 use crate::search::{self, Slots, Study};
-use crate::spec::{Spec, refuse};
+use crate::spec::{Spec, Strategy, refuse};
 use crate::store::Store;
 use crate::synth::{Binding, Operator, library};
 use crate::train::Outcome;
 use crate::tune::measure::TOLERANCE;
-use crate::tune::{Best, Limits, LocalRunner, Options, StrategyKind, Task, Tuner, verify};
+use crate::tune::{Best, Limits, LocalRunner, Options, Task, Tuner, verify};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -399,10 +399,9 @@ fn tune_verb(args: &TuneArgs) -> Result<Exit> {
     let n_macs = nest.n_macs();
     let task = Task { nest, target: args.target.target.clone(), n_threads: args.target.threads };
     let mut options = Options::new(args.trials, args.seed);
-    options.strategy = match args.strategy.as_str() {
-        "random" => StrategyKind::Random,
-        "evolution" => StrategyKind::Evolutionary,
-        other => return invalid(format!("--strategy: {other:?} is unknown: use random or evolution")),
+    options.strategy = match Strategy::named(&args.strategy) {
+        Some(strategy) => strategy,
+        None => return invalid(format!("--strategy: {:?} is unknown: use one of {}", args.strategy, Strategy::NAMES.join(", "))),
     };
     options.limit_secs = args.minutes.map_or(f64::MAX, |m| m * 60.0);
     let work = interruptible()?;

@@ -117,6 +117,8 @@ pub struct Budget {
     pub flops_ratio: f64,
     /// Highest parameter count of the replaced slots relative to the original's.
     pub params_ratio: f64,
+    /// Longest training relative to the original's, estimated from what the slots move in a step.
+    pub train_ratio: f64,
     /// Largest loss of accuracy against the baseline, in percentage points.
     pub accuracy_drop: f64,
 }
@@ -192,6 +194,11 @@ macro_rules! names {
             /// Every name, as a spec writes it.
             pub const NAMES: &'static [&'static str] = &[$($name),+];
 
+            /// The value of that name.
+            pub fn named(name: &str) -> Option<$kind> {
+                [$($kind::$item),+].into_iter().find(|k| k.name() == name)
+            }
+
             /// The name, as a spec writes it.
             pub fn name(self) -> &'static str {
                 match self { $($kind::$item => $name),+ }
@@ -246,6 +253,14 @@ names! {
         Random = "random",
         /// A random start, then mutations of the fastest.
         Evolution = "evolution",
+        /// Adaptive exploration by an agent, adaptive sampling.
+        Chameleon = "chameleon",
+        /// Coordinate descent (Droplet Search) from a likely config.
+        Droplet = "droplet",
+        /// Evolution, then coordinate descent from the fastest.
+        EvolutionDroplet = "evolution+droplet",
+        /// Chameleon, then coordinate descent from the fastest.
+        ChameleonDroplet = "chameleon+droplet",
     }
 }
 
@@ -293,7 +308,7 @@ impl Default for Target {
 
 impl Default for Budget {
     fn default() -> Self {
-        Budget { minutes: 60.0, trials: None, flops_ratio: 1.0, params_ratio: 1.0, accuracy_drop: 1.0 }
+        Budget { minutes: 60.0, trials: None, flops_ratio: 1.0, params_ratio: 1.0, train_ratio: 2.5, accuracy_drop: 1.0 }
     }
 }
 
@@ -399,6 +414,7 @@ impl Spec {
             when(budget.trials == Some(0), "budget.trials", "0 evaluates nothing; choose at least 1, or leave it out".into()),
             positive("budget.flops_ratio", budget.flops_ratio, "a ratio to the original, such as 1.0,"),
             positive("budget.params_ratio", budget.params_ratio, "a ratio to the original, such as 1.0,"),
+            positive("budget.train_ratio", budget.train_ratio, "a ratio to the original, such as 2.5,"),
             when(
                 !(0.0..=100.0).contains(&budget.accuracy_drop),
                 "budget.accuracy_drop",

@@ -155,6 +155,7 @@ fn each_fault_names_line_and_key_and_the_way_out() {
         ("[budget]\ntrials = 0\n", 2, "budget.trials", "at least 1"),
         ("[budget]\nflops_ratio = 0\n", 2, "budget.flops_ratio", "greater than 0"),
         ("[budget]\nparams_ratio = -1.0\n", 2, "budget.params_ratio", "greater than 0"),
+        ("[budget]\ntrain_ratio = 0\n", 2, "budget.train_ratio", "greater than 0"),
         ("[budget]\naccuracy_drop = -0.5\n", 2, "budget.accuracy_drop", "from 0 to 100"),
         ("[budget]\naccuracy_drop = nan\n", 2, "budget.accuracy_drop", "from 0 to 100"),
         ("[train]\nepochs = 0\n", 2, "train.epochs", "from 1 to"),

@@ -2,12 +2,17 @@
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use syntune::error::Result;
 use syntune::lower::LoopNest;
+use syntune::spec::Strategy;
+use syntune::tune::agent::Agent;
+use syntune::tune::cost::{CostModel, features};
+use syntune::tune::descent::{Descent, is_faster};
 use syntune::tune::draft::draft;
-use syntune::tune::strategy::hop;
+use syntune::tune::space::Axis;
+use syntune::tune::strategy::{Strategy as _, hop};
 use syntune::tune::*;
 
 /// A space of one tile and one categorical; time is the distance from `[4, 8]` and value 2. Config `[2, 16]` never builds.
@@ -85,6 +90,157 @@ fn evolution_finds_the_best_of_a_small_space_and_measures_nothing_twice() {
     assert!(outcome.n_measured <= 20);
     // only the finalists run twice
     assert!(fake.n_measured.values().filter(|&&n| n > 1).count() <= 3);
+}
+
+#[test]
+fn every_strategy_finds_the_best_of_a_small_space() {
+    for name in Strategy::NAMES {
+        let options = Options { strategy: Strategy::named(name).unwrap(), ..Options::new(100, 1) };
+        let outcome = Tuner::new(&mut Fake::default(), task(), options).run(&mut |_| {}).unwrap();
+        let best = outcome.best.unwrap().config.decisions;
+        assert_eq!(best, [Decision::PerfectTile(vec![4, 8]), Decision::Categorical(2)], "{name}");
+    }
+}
+
+#[test]
+fn neighbours_are_legal_and_each_one_small_step_away() {
+    let knobs = vec![
+        Knob::PerfectTile { extent: 48, n: 3, max_innermost: 16 },
+        Knob::PerfectTile { extent: 1, n: 2, max_innermost: 16 },
+        Knob::Categorical { n: 3 },
+        Knob::ComputeLocation,
+    ];
+    let space = Space { origin: Origin::Tiles, knobs };
+    assert_eq!(space.axes().len(), 4);
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    for _ in 0..50 {
+        let config = space.random(2, &mut rng);
+        let around = space.neighbours(&config);
+        assert!(around.len() >= 4 && !around.contains(&config), "{around:?}");
+        for other in around {
+            let changed: Vec<usize> = (0..4).filter(|&k| other.decisions[k] != config.decisions[k]).collect();
+            assert_eq!((changed.len(), other.space), (1, 2));
+            if let Decision::PerfectTile(factors) = &other.decisions[0] {
+                assert!(factors.iter().product::<i64>() == 48 && factors[2] <= 16, "{factors:?}");
+            }
+            // and back again
+            assert!(space.neighbours(&other).contains(&config), "{config:?} {other:?}");
+        }
+    }
+    let corner = Config {
+        space: 2,
+        decisions: vec![
+            Decision::PerfectTile(vec![48, 1, 1]),
+            Decision::PerfectTile(vec![1, 1]),
+            Decision::Categorical(0),
+            Decision::ComputeLocation(-2),
+        ],
+    };
+    let axis = |knob, place| Axis { knob, place };
+    assert_eq!(space.ladder(&corner, axis(0, 2)), Some((vec![1, 2, 3, 4, 6, 8, 12, 16], 0)));
+    assert_eq!(space.ladder(&corner, axis(0, 1)).unwrap().0.last(), Some(&48));
+    assert_eq!(space.step(&corner, axis(2, 0), -1), None);
+}
+
+#[test]
+fn a_difference_by_chance_is_no_improvement() {
+    let samples = |values: &[f64]| Samples(values.to_vec());
+    let noisy = samples(&[1.0, 1.2, 0.9, 1.1, 1.05]);
+    assert!(!is_faster(&samples(&[0.98, 1.15, 0.9, 1.1, 1.05]), &noisy));
+    assert!(is_faster(&samples(&[0.5, 0.52, 0.51, 0.5, 0.49]), &noisy));
+    assert!(!is_faster(&noisy, &samples(&[0.5, 0.52, 0.51, 0.5, 0.49])));
+    assert!(is_faster(&samples(&[0.9]), &samples(&[1.0])) && !is_faster(&samples(&[1.0]), &samples(&[1.0])));
+    assert!(is_faster(&noisy, &samples(&[])) && !is_faster(&samples(&[]), &noisy));
+}
+
+#[test]
+fn a_descent_ends_where_nothing_near_is_faster() {
+    let spaces = Fake::default().spaces(&task()).unwrap();
+    let config = |inner, n| Config { space: 0, decisions: vec![Decision::PerfectTile(vec![32 / inner, inner]), Decision::Categorical(n)] };
+    let mut descent = Descent::new(&spaces);
+    assert!(descent.ask(4).is_empty());
+    descent.start(&config(1, 0), &Samples(vec![Fake::secs(&config(1, 0))]));
+    let mut asked = BTreeSet::new();
+    loop {
+        let proposals = descent.ask(2);
+        if proposals.is_empty() {
+            break;
+        }
+        for proposal in proposals {
+            let Proposal::Exact(config) = proposal else { panic!("{proposal:?}") };
+            assert!(asked.insert(config.clone()), "{config:?} twice");
+            let result = Ok(Samples(vec![Fake::secs(&config)]));
+            descent.tell(&Measurement { hash: Fake::hash(&config), config, result, steps: Steps::default(), library: None });
+        }
+    }
+    assert!(descent.is_done());
+    assert_eq!(descent.incumbent(), Some(&config(8, 2)));
+}
+
+#[test]
+fn an_agent_learns_to_walk_where_the_score_is_high() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let sizes = [12, 9, 20];
+    let goal = [9.0, 2.0, 15.0];
+    let score = |places: &Vec<usize>| -> f64 {
+        places.iter().zip(goal).zip(sizes).map(|((&p, g), n)| 1.0 - ((p as f64 - g) / n as f64).abs()).sum::<f64>() / 3.0
+    };
+    let mut agent = Agent::new(&sizes, &mut rng);
+    let mut mean = || {
+        let seen = agent.explore(&mut |walk| walk.iter().map(score).collect(), &mut rng);
+        assert!(seen.iter().all(|(s, places)| *s == score(places) && places.iter().zip(sizes).all(|(&p, n)| p < n)));
+        seen.iter().map(|s| s.0).sum::<f64>() / seen.len() as f64
+    };
+    let first = mean();
+    let last = (0..5).map(|_| mean()).next_back().unwrap();
+    assert!(last > first + 0.03, "{first} before, {last} after six rounds");
+}
+
+#[test]
+fn sampled_plans_stand_for_their_clusters_and_none_was_measured() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let sizes = [100, 100, 100];
+    // eight far corners, eight plans at each
+    let near = |corner: usize, i: usize| (0..3).map(|k| (corner >> k & 1) * 90 + (i >> k & 1)).collect::<Vec<usize>>();
+    let plans: Vec<Vec<usize>> = (0..8).flat_map(|corner| (0..8).map(move |i| (corner, i))).map(|(c, i)| near(c, i)).collect();
+    let visited: BTreeSet<Vec<usize>> = plans.iter().filter(|p| p[0] < 50).cloned().collect();
+    let found = sampler::sample(&plans, &sizes, &visited, 64, &mut rng);
+    assert!(found.iter().all(|p| !visited.contains(p)), "{found:?}");
+    let corners: BTreeSet<Vec<bool>> = found.iter().map(|p| p.iter().map(|&x| x >= 50).collect()).collect();
+    assert_eq!(corners.len(), 4, "{found:?}");
+    assert!(found.len() < plans.len() / 2, "{} of {}", found.len(), plans.len());
+    // too few to cluster
+    assert_eq!(sampler::sample(&plans[60..], &sizes, &BTreeSet::new(), 64, &mut rng).len(), 4);
+}
+
+#[test]
+fn the_cost_model_ranks_configs_that_it_has_not_seen() {
+    let knobs = vec![Knob::PerfectTile { extent: 256, n: 3, max_innermost: 64 }, Knob::PerfectTile { extent: 64, n: 3, max_innermost: 64 }];
+    let space = Space { origin: Origin::Tiles, knobs };
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let speed = |config: &Config| {
+        let inner = |d: &Decision| if let Decision::PerfectTile(f) = d { (f[2] as f64).log2() } else { f64::NAN };
+        1.0 / (1.0 + (inner(&config.decisions[0]) - 3.0).powi(2) + (inner(&config.decisions[1]) - 4.0).abs())
+    };
+    let draw = |n: usize, rng: &mut ChaCha8Rng| -> Vec<Config> { (0..n).map(|_| space.random(0, rng)).collect() };
+    let (known, new) = (draw(80, &mut rng), draw(60, &mut rng));
+    let rows = |configs: &[Config]| configs.iter().map(|c| features(&space, c)).collect::<Vec<_>>();
+    let mut model = CostModel::default();
+    model.fit(&rows(&known[..4]), &[1.0; 4], 1);
+    assert!(!model.is_fitted());
+    model.fit(&rows(&known), &known.iter().map(speed).collect::<Vec<_>>(), 1);
+    let guessed = model.guess(&rows(&new));
+    let (mut n_right, mut n_pairs) = (0, 0);
+    for i in 0..new.len() {
+        for j in 0..i {
+            let (a, b) = (speed(&new[i]), speed(&new[j]));
+            if (a - b).abs() > 0.05 {
+                n_pairs += 1;
+                n_right += usize::from((a > b) == (guessed[i].speed > guessed[j].speed));
+            }
+        }
+    }
+    assert!(n_pairs > 300 && 10 * n_right > 9 * n_pairs, "{n_right} of {n_pairs} pairs");
 }
 
 #[test]

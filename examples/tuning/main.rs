@@ -8,7 +8,8 @@ mod workloads;
 
 use serde_json::json;
 use std::time::Instant;
-use syntune::tune::{Limits, LocalRunner, Options, StrategyKind, Task, Tuner};
+use syntune::spec::Strategy;
+use syntune::tune::{Limits, LocalRunner, Options, Task, Tuner};
 
 fn main() -> anyhow::Result<()> {
     // workers are this program again
@@ -37,7 +38,7 @@ fn main() -> anyhow::Result<()> {
             for seed in 1..=n_seeds as u64 {
                 let task = Task { nest: workload.nest.clone(), target: "host".into(), n_threads };
                 let mut options = Options::new(n_trials, seed);
-                options.strategy = if strategy == "random" { StrategyKind::Random } else { StrategyKind::Evolutionary };
+                options.strategy = Strategy::named(strategy).ok_or_else(|| anyhow::anyhow!("known strategies: {:?}", Strategy::NAMES))?;
                 let start = Instant::now();
                 let (mut n, mut best, mut curve, mut failed) = (0, f64::INFINITY, Vec::new(), Vec::new());
                 let mut runner = LocalRunner::new(Limits::default())?;

@@ -164,10 +164,13 @@ impl Study<'_> {
     /// two cheap trainings tell more than a dear one (expected improvement per second: Snoek et al. 2012, section 3.2).
     fn distance(&self, proposal: &Proposal, baseline: &Baseline) -> Result<f64> {
         let share = proposal.n_macs.unwrap_or(1) as f64 / baseline.n_macs.unwrap_or(1) as f64;
-        let original = self.n_moved(None)? as f64;
-        let moved = self.n_moved(Some(&Operator::parse(&proposal.operator)?))? as f64;
-        let cost = (REST_OF_TRAINING * original + moved) / (REST_OF_TRAINING * original + original);
-        Ok((share / LIKELY_SHARE).ln().abs() + cost.ln())
+        Ok((share / LIKELY_SHARE).ln().abs() + self.train_ratio(&Operator::parse(&proposal.operator)?)?.ln())
+    }
+
+    /// How long a model with the operator trains, relative to the original.
+    fn train_ratio(&self, operator: &Operator) -> Result<f64> {
+        let (original, moved) = (self.n_moved(None)? as f64, self.n_moved(Some(operator))? as f64);
+        Ok((REST_OF_TRAINING * original + moved) / (REST_OF_TRAINING * original + original))
     }
 
     /// Elements that one training step moves in the slots.
@@ -218,6 +221,10 @@ impl Study<'_> {
             return Ok(None);
         }
         if self.is_known(operator)? {
+            return Ok(None);
+        }
+        if self.train_ratio(operator)? > self.spec.budget.train_ratio {
+            self.store.add_counts(PRUNED, [("training over budget", 1)])?;
             return Ok(None);
         }
         let binding = self.slots.filled().next().map(|s| self.slots.binding(s, 1));

@@ -8,11 +8,24 @@ impl Study<'_> {
     fn finalists(&self) -> Result<Vec<Trial>> {
         let baseline = self.store.baseline()?.proxy_accuracy.unwrap_or(0.0);
         let trials = self.store.trials()?;
-        let trained =
-            trials.iter().filter_map(|t| Some(Candidate { number: t.number, accuracy: t.proxy_accuracy?, secs: t.slots?.median_secs }));
+        let mut fits = BTreeMap::new();
+        for trial in &trials {
+            fits.insert(trial.number, trial.full_accuracy.is_some() || self.full_secs(trial.number)? <= self.left_secs()?);
+        }
+        // without time for any, the budget is overrun
+        let some = trials.iter().any(|t| t.proxy_accuracy.is_some() && fits[&t.number]);
+        let trained = trials.iter().filter(|t| !some || fits[&t.number]);
+        let trained = trained.filter_map(|t| Some(Candidate { number: t.number, accuracy: t.proxy_accuracy?, secs: t.slots?.median_secs }));
         let drop = self.spec.budget.accuracy_drop / 100.0;
         let chosen = choose::finalists(&trained.collect::<Vec<_>>(), baseline, drop, self.spec.train.n_finalists as usize);
         Ok(chosen.iter().filter_map(|n| trials.iter().find(|t| t.number == *n).cloned()).collect())
+    }
+
+    /// Seconds that the full training of a trial will take, by its short one.
+    fn full_secs(&self, number: u32) -> Result<f64> {
+        let epochs = self.store.epochs(number)?;
+        let last = epochs.iter().rfind(|e| e.training == Training::Proxy);
+        Ok(last.map_or(0.0, |e| e.secs / e.n_seen.max(1) as f64 * self.full_samples() as f64))
     }
 
     /// Full training and tuning of the finalists and the baseline, then whole models measured in turn.

@@ -10,7 +10,7 @@ use crate::train::data::Source;
 use crate::train::{self, DataSet, Epoch, ForwardRequest, LatencyRequest, Recipe, TrainRequest, Trainer};
 use crate::tune::measure::{values, write_values};
 use crate::tune::protocol::{Fill, MeasureRequest, Program, Slot, Step};
-use crate::tune::{self, Best, Effort, Failure, Limits, LocalRunner, Options, StrategyKind, Task, Tuner};
+use crate::tune::{self, Best, Effort, Failure, Limits, LocalRunner, Options, Task, Tuner};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -176,10 +176,7 @@ impl Evaluator for Machine {
         on_measurement: &mut dyn FnMut(&tune::Measurement) -> Result<()>,
     ) -> Result<Result<Best, Failure>> {
         let mut options = Options::new(n_trials, child_seed(self.spec.seed, &model::workload(nest)));
-        options.strategy = match self.spec.tune.strategy.name() {
-            "random" => StrategyKind::Random,
-            _ => StrategyKind::Evolutionary,
-        };
+        options.strategy = self.spec.tune.strategy;
         options.final_effort = SETTLE;
         options.stop = self.stop.clone();
         let task = self.task(nest);

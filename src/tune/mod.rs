@@ -5,11 +5,16 @@
 //! sees to it that no program is measured twice, that each result is handed on as soon as it is known, and that the winner
 //! is measured again beside its challengers.
 
+pub mod agent;
+pub mod chameleon;
 pub mod config;
+pub mod cost;
+pub mod descent;
 pub mod draft;
 pub mod measure;
 pub mod protocol;
 pub mod runner;
+pub mod sampler;
 pub mod space;
 pub mod strategy;
 pub mod verify;
@@ -21,9 +26,9 @@ pub mod worker;
 
 pub use config::*;
 pub use runner::{Limits, LocalRunner, Runner, program};
-pub use strategy::StrategyKind;
 
 use crate::error::{Context, Result};
+use crate::spec;
 use crate::synth::child_seed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -47,7 +52,7 @@ pub struct Options {
     pub n_trials: usize,
     /// Measured between two questions to the strategy.
     pub batch: usize,
-    pub strategy: StrategyKind,
+    pub strategy: spec::Strategy,
     pub seed: u64,
     /// No new batch after this many seconds.
     pub limit_secs: f64,
@@ -64,7 +69,7 @@ impl Options {
         Options {
             n_trials,
             batch: if n_trials <= 32 { 4 } else { 8 },
-            strategy: StrategyKind::default(),
+            strategy: spec::Strategy::Evolution,
             seed,
             limit_secs: f64::MAX,
             final_effort: Effort::THOROUGH,
@@ -179,7 +184,8 @@ impl<'a> Tuner<'a> {
     pub fn run(mut self, on_measurement: &mut dyn FnMut(&Measurement)) -> Result<Outcome> {
         let start = Instant::now();
         let spaces = self.runner.spaces(&self.task)?;
-        let mut strategy = self.options.strategy.start(&spaces, self.options.n_trials, child_seed(self.options.seed, "tune"));
+        let seed = child_seed(self.options.seed, "tune");
+        let mut strategy = strategy::start(self.options.strategy, &spaces, self.options.n_trials, seed);
         self.measured.iter().for_each(|m| strategy.tell(m));
         let stop = loop {
             let n_left = self.options.n_trials.saturating_sub(self.measured.len());

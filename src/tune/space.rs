@@ -58,6 +58,21 @@ impl Space {
         Some((values, at))
     }
 
+    /// All values of a knob, in order: tiles by their innermost factors first.
+    pub fn values(&self, knob: usize) -> Vec<Decision> {
+        match self.knobs.get(knob) {
+            Some(&Knob::PerfectTile { extent, n, max_innermost }) => {
+                let mut tiles = cuts(extent, n);
+                tiles.retain(|t| t.last().is_none_or(|&last| last <= max_innermost));
+                tiles.sort_by(|a, b| a.iter().rev().cmp(b.iter().rev()));
+                tiles.into_iter().map(Decision::PerfectTile).collect()
+            }
+            Some(&Knob::Categorical { n }) => (0..n).map(Decision::Categorical).collect(),
+            Some(Knob::ComputeLocation) => LOCATIONS.map(Decision::ComputeLocation).collect(),
+            None => vec![],
+        }
+    }
+
     /// The config whose value on one axis is so many steps up (or down) its ladder; `None` beyond its ends.
     pub fn step(&self, config: &Config, axis: Axis, by: i64) -> Option<Config> {
         let (values, at) = self.ladder(config, axis)?;
@@ -114,6 +129,15 @@ impl Space {
         };
         Config { space: number, decisions: self.knobs.iter().map(|k| decision(k, rng)).collect() }
     }
+}
+
+/// All tuples of `n` factors whose product is `extent`.
+fn cuts(extent: i64, n: usize) -> Vec<Vec<i64>> {
+    if n <= 1 {
+        return vec![vec![extent]];
+    }
+    let with = |first: i64| cuts(extent / first, n - 1).into_iter().map(move |rest| std::iter::once(first).chain(rest).collect());
+    divisors(extent).into_iter().flat_map(with).collect()
 }
 
 /// Random factors whose product is `extent`, each divisor equally likely, from the innermost out.

@@ -1,8 +1,11 @@
-//! Which config next: random, and evolution from the best.
+//! Which config next: random, evolution from the best, and either of them before a descent.
 
-use super::config::{Config, Decision, Knob, Measurement, Origin, Proposal, Space};
+use super::chameleon::Chameleon;
+use super::config::{Config, Decision, Knob, Measurement, Origin, Proposal, Samples, Space};
+use super::descent::Descent;
 use super::draft::draft;
 use super::space::primes;
+use crate::spec::Strategy as Kind;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -14,31 +17,66 @@ pub trait Strategy {
     fn tell(&mut self, measurement: &Measurement);
 }
 
-/// Which strategy a tuner uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum StrategyKind {
-    Random,
-    #[default]
-    Evolutionary,
+/// A strategy by its name. `n_trials` is what the search may measure in all: a short one starts to evolve, or descends, earlier.
+pub fn start(kind: Kind, spaces: &[Space], n_trials: usize, seed: u64) -> Box<dyn Strategy> {
+    let rng = ChaCha8Rng::seed_from_u64(seed);
+    let n_explored = (EXPLORED * n_trials as f64).ceil() as usize;
+    match kind {
+        Kind::Random => Box::new(Random { n_spaces: spaces.len(), rng }),
+        Kind::Evolution => Box::new(Evolutionary::new(spaces, n_trials, rng)),
+        Kind::Droplet => Box::new(ThenDescend::new(spaces, N_SEEDS, Box::new(Evolutionary::new(spaces, n_trials, rng)))),
+        Kind::Chameleon => Box::new(Chameleon::new(spaces, n_trials, seed)),
+        Kind::EvolutionDroplet => Box::new(ThenDescend::new(spaces, n_explored, Box::new(Evolutionary::new(spaces, n_explored, rng)))),
+        Kind::ChameleonDroplet => Box::new(ThenDescend::new(spaces, n_explored, Box::new(Chameleon::new(spaces, n_explored, seed)))),
+    }
 }
 
-impl StrategyKind {
-    /// `n_trials` is what the search may measure in all: a short one starts to evolve earlier.
-    pub fn start(self, spaces: &[Space], n_trials: usize, seed: u64) -> Box<dyn Strategy> {
-        let rng = ChaCha8Rng::seed_from_u64(seed);
-        match self {
-            StrategyKind::Random => Box::new(Random { n_spaces: spaces.len(), rng }),
-            StrategyKind::Evolutionary => {
-                let pools = spaces.iter().map(|s| vec![BTreeSet::new(); s.knobs.len()]).collect();
-                Box::new(Evolutionary {
-                    spaces: spaces.to_vec(),
-                    pools,
-                    best: vec![],
-                    n_told: 0,
-                    n_start: (n_trials / 3).clamp(N_START.0, N_START.1 * spaces.len().max(1)),
-                    rng,
-                })
-            }
+/// Drafts measured before a descent from the best of them.
+const N_SEEDS: usize = 4;
+/// The share of the trials for exploring; the rest is for descents. The 300-sample recipe explores most (Canesche et al. 2024).
+const EXPLORED: f64 = 0.5;
+
+/// Another strategy for some trials; then descents, the first from the best, each further one from the best config that no
+/// descent has come by.
+struct ThenDescend {
+    first: Box<dyn Strategy>,
+    n_first: usize,
+    descent: Descent,
+    told: Vec<(f64, Config, Samples)>,
+    n_told: usize,
+    started: BTreeSet<Config>,
+}
+
+impl ThenDescend {
+    fn new(spaces: &[Space], n_first: usize, first: Box<dyn Strategy>) -> ThenDescend {
+        ThenDescend { first, n_first, descent: Descent::new(spaces), told: vec![], n_told: 0, started: BTreeSet::new() }
+    }
+}
+
+impl Strategy for ThenDescend {
+    fn ask(&mut self, n: usize) -> Vec<Proposal> {
+        if self.n_told < self.n_first {
+            return self.first.ask(n.min(self.n_first - self.n_told));
+        }
+        let mut found = self.descent.ask(n);
+        while found.is_empty() {
+            let fastest = self.told.iter().filter(|t| !self.started.contains(&t.1)).min_by(|a, b| a.0.total_cmp(&b.0));
+            let Some((_, config, samples)) = fastest.cloned() else { return self.first.ask(n) };
+            self.descent.start(&config, &samples);
+            self.started.insert(config);
+            found = self.descent.ask(n);
+        }
+        found
+    }
+
+    fn tell(&mut self, measurement: &Measurement) {
+        self.n_told += 1;
+        self.first.tell(measurement);
+        self.descent.tell(measurement);
+        // what a descent has come by is no new start
+        self.started.extend(self.descent.incumbent().cloned());
+        if let Ok(samples) = &measurement.result {
+            self.told.push((measurement.rank_secs(), measurement.config.clone(), samples.clone()));
         }
     }
 }
@@ -89,7 +127,7 @@ impl Strategy for Evolutionary {
                 let starting = self.n_told < self.n_start;
                 if starting || self.best.is_empty() || self.rng.random_bool(FRESH) {
                     let space = self.space(self.n_told + i, starting);
-                    if self.rng.random_bool(UNGUIDED) {
+                    if !starting && self.rng.random_bool(UNGUIDED) {
                         return Proposal::Random { space, seed: self.rng.random() };
                     }
                     return Proposal::Exact(draft(&self.spaces[space], space, &mut self.rng));
@@ -118,6 +156,12 @@ impl Strategy for Evolutionary {
 }
 
 impl Evolutionary {
+    fn new(spaces: &[Space], n_trials: usize, rng: ChaCha8Rng) -> Evolutionary {
+        let n_start = (n_trials / 3).clamp(N_START.0, N_START.1 * spaces.len().max(1));
+        let pools = spaces.iter().map(|s| vec![BTreeSet::new(); s.knobs.len()]).collect();
+        Evolutionary { spaces: spaces.to_vec(), pools, best: vec![], n_told: 0, n_start, rng }
+    }
+
     /// The space that the n-th draft comes from.
     fn space(&mut self, n: usize, starting: bool) -> usize {
         let ours = self.spaces.iter().position(|s| s.origin == Origin::Tiles);

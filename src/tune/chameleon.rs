@@ -1,0 +1,135 @@
+//! Chameleon's tuner (Ahn et al. 2020): a cost model, an agent that explores it, and few samples that stand for what the agent found.
+//!
+//! Each round the trees are fitted to all measurements, an [`Agent`] walks over each space, the best of what it came by are
+//! planned, and [`sampler::sample`] picks from the plan what is measured. MetaSchedule's spaces, and ours, are explored in
+//! turn, those with the fastest configs more often: the paper knows one space per task.
+
+use super::agent::Agent;
+use super::config::{Config, Measurement, Origin, Proposal, Space};
+use super::cost::{CostModel, features};
+use super::draft::draft;
+use super::sampler;
+use super::strategy::Strategy;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Configs planned per round, of which the sampler takes some.
+const PLAN: usize = 64;
+/// Measured before the first round, at most; published: 64, all at random.
+const FIRST: usize = 64;
+/// The share of the trials for that.
+const FIRST_SHARE: f64 = 0.25;
+/// Rounds of which one goes to a space other than the fastest's.
+const OTHERS: usize = 4;
+
+pub struct Chameleon {
+    spaces: Vec<Space>,
+    agents: BTreeMap<usize, Agent>,
+    rows: Vec<Vec<Vec<f64>>>,
+    secs: Vec<Vec<f64>>,
+    visited: Vec<BTreeSet<Vec<usize>>>,
+    queue: VecDeque<Config>,
+    n_first: usize,
+    n_asked: usize,
+    n_rounds: usize,
+    seed: u64,
+    rng: ChaCha8Rng,
+}
+
+impl Chameleon {
+    pub fn new(spaces: &[Space], n_trials: usize, seed: u64) -> Chameleon {
+        let n = spaces.len();
+        Chameleon {
+            spaces: spaces.to_vec(),
+            agents: BTreeMap::new(),
+            rows: vec![vec![]; n],
+            secs: vec![vec![]; n],
+            visited: vec![BTreeSet::new(); n],
+            queue: VecDeque::new(),
+            n_first: ((n_trials as f64 * FIRST_SHARE) as usize).clamp(1, FIRST),
+            n_asked: 0,
+            n_rounds: 0,
+            seed,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+        }
+    }
+
+    /// The space of the next round: that of the fastest config, or another one.
+    fn space(&mut self) -> usize {
+        let n = self.spaces.len();
+        let least = |s: usize| self.secs[s].iter().copied().fold(f64::INFINITY, f64::min);
+        let fastest = (0..n).min_by(|&a, &b| least(a).total_cmp(&least(b))).unwrap_or(0);
+        let other = self.n_rounds % OTHERS == OTHERS - 1;
+        if other { self.rng.random_range(0..n) } else { fastest }
+    }
+
+    fn plan(&mut self) {
+        let s = self.space();
+        self.n_rounds += 1;
+        let space = &self.spaces[s];
+        let values: Vec<Vec<_>> = (0..space.knobs.len()).map(|k| space.values(k)).collect();
+        let sizes: Vec<usize> = values.iter().map(Vec::len).collect();
+        let config = |places: &[usize]| Config { space: s, decisions: places.iter().zip(&values).map(|(&p, v)| v[p].clone()).collect() };
+        let mut model = CostModel::default();
+        let best = self.secs.iter().flatten().copied().fold(f64::INFINITY, f64::min);
+        let speeds: Vec<f64> = self.secs[s].iter().map(|secs| if secs.is_finite() { best / secs } else { 0.0 }).collect();
+        model.fit(&self.rows[s], &speeds, self.seed.wrapping_add(self.n_rounds as u64));
+        let mut score = |visited: &[Vec<usize>]| -> Vec<f64> {
+            let rows: Vec<Vec<f64>> = visited.iter().map(|places| features(space, &config(places))).collect();
+            model.guess(&rows).into_iter().map(|g| g.speed).collect()
+        };
+        let rng = &mut self.rng;
+        let agent = self.agents.entry(s).or_insert_with(|| Agent::new(&sizes, rng));
+        let mut seen = agent.explore(&mut score, rng);
+        seen.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        seen.dedup_by(|a, b| a.1 == b.1);
+        let plans: Vec<Vec<usize>> = seen.into_iter().map(|s| s.1).filter(|p| !self.visited[s].contains(p)).take(PLAN).collect();
+        if plans.is_empty() {
+            return;
+        }
+        let chosen = sampler::sample(&plans, &sizes, &self.visited[s], PLAN, &mut self.rng);
+        for places in chosen {
+            self.queue.push_back(config(&places));
+            self.visited[s].insert(places);
+        }
+    }
+}
+
+impl Strategy for Chameleon {
+    fn ask(&mut self, n: usize) -> Vec<Proposal> {
+        let mut found = Vec::new();
+        while found.len() < n {
+            if self.n_asked < self.n_first {
+                let space = if self.n_asked.is_multiple_of(2) { self.spaces.iter().position(|s| s.origin == Origin::Tiles) } else { None };
+                let space = space.unwrap_or(self.n_asked / 2 % self.spaces.len());
+                found.push(Proposal::Exact(draft(&self.spaces[space], space, &mut self.rng)));
+                self.n_asked += 1;
+                continue;
+            }
+            if self.queue.is_empty() {
+                self.plan();
+            }
+            let Some(config) = self.queue.pop_front() else {
+                // all that the agent came by was measured
+                let space = self.rng.random_range(0..self.spaces.len());
+                found.push(Proposal::Random { space, seed: self.rng.random() });
+                continue;
+            };
+            found.push(Proposal::Exact(config));
+        }
+        found
+    }
+
+    fn tell(&mut self, measurement: &Measurement) {
+        let config = &measurement.config;
+        let Some(space) = self.spaces.get(config.space) else { return };
+        if config.decisions.len() != space.knobs.len() {
+            return;
+        }
+        self.rows[config.space].push(features(space, config));
+        self.secs[config.space].push(measurement.rank_secs());
+        let place = |(k, d)| space.values(k).iter().position(|v| v == d).unwrap_or(0);
+        self.visited[config.space].insert(config.decisions.iter().enumerate().map(place).collect());
+    }
+}
