@@ -122,7 +122,7 @@ impl Study<'_> {
         let baseline = self.store.baseline()?;
         for text in self.spec.operator.start.clone() {
             let operator = library::resolve(&text)?;
-            if let Some(proposal) = self.within_budget(&operator, &baseline)?
+            if let Some(Asked { proposal, .. }) = self.within_budget(&operator, &baseline)?
                 && let Some(trial) = self.enter(&proposal, &operator)?
             {
                 return Ok(Some(trial));
@@ -135,7 +135,7 @@ impl Study<'_> {
             }
             self.check_stop()?;
             let judge = |study: &mut Self, operator: &Operator| match study.within_budget(operator, &baseline) {
-                Ok(proposal) => Ok(proposal),
+                Ok(asked) => Ok(asked),
                 Err(_) => study.store.add_counts(PRUNED, [("a size does not divide", 1)]).map(|()| None),
             };
             if self.ask(judge)?.is_none() {
@@ -143,15 +143,9 @@ impl Study<'_> {
             }
         }
         self.store.add_counts(PRUNED, self.proposer.take_refused())?;
-        let mut best = None;
-        for (i, proposal) in self.pool.iter().enumerate() {
-            let distance = self.distance(proposal, &baseline)?;
-            if best.is_none_or(|(least, _)| distance < least) {
-                best = Some((distance, i));
-            }
-        }
-        let Some((_, best)) = best else { return Ok(None) };
-        let proposal = self.pool.remove(best);
+        let distances = self.pool.iter().map(|asked| asked.distance).enumerate();
+        let Some((best, _)) = distances.min_by(|a, b| a.1.total_cmp(&b.1)) else { return Ok(None) };
+        let proposal = self.pool.remove(best).proposal;
         let operator = Operator::parse(&proposal.operator)?;
         if self.is_known(&operator)? {
             self.refuse(&operator)?;
@@ -160,23 +154,11 @@ impl Study<'_> {
         self.enter(&proposal, &operator)
     }
 
-    /// How little a training of a proposal promises per second: it should be neither too small to learn nor too large to be fast, and
-    /// two cheap trainings tell more than a dear one (expected improvement per second: Snoek et al. 2012, section 3.2).
-    fn distance(&self, proposal: &Proposal, baseline: &Baseline) -> Result<f64> {
-        let share = proposal.n_macs.unwrap_or(1) as f64 / baseline.n_macs.unwrap_or(1) as f64;
-        Ok((share / LIKELY_SHARE).ln().abs() + self.train_ratio(&Operator::parse(&proposal.operator)?)?.ln())
-    }
-
     /// How long a model with the operator trains, relative to the original.
     fn train_ratio(&self, operator: &Operator) -> Result<f64> {
-        let (original, moved) = (self.n_moved(None)? as f64, self.n_moved(Some(operator))? as f64);
+        let moved = self.slots.n_moved(Some(operator), i64::from(self.spec.train.batch))? as f64;
+        let original = self.n_moved as f64;
         Ok((REST_OF_TRAINING * original + moved) / (REST_OF_TRAINING * original + original))
-    }
-
-    /// Elements that one training step moves in the slots.
-    fn n_moved(&self, operator: Option<&Operator>) -> Result<u64> {
-        let nests = self.slots.nests(operator, i64::from(self.spec.train.batch))?;
-        nests.iter().map(|nest| Ok(lower::plan::Plan::new(nest)?.n_moved())).sum()
     }
 
     /// Makes a trial of a proposal, and keeps which function it computes.
@@ -205,7 +187,7 @@ impl Study<'_> {
     }
 
     /// A proposal of an operator that is new and keeps the budgets; what is refused is counted.
-    pub(super) fn within_budget(&self, operator: &Operator, baseline: &Baseline) -> Result<Option<Proposal>> {
+    pub(super) fn within_budget(&self, operator: &Operator, baseline: &Baseline) -> Result<Option<Asked>> {
         if self.store.find(&operator.id())?.is_some() {
             return Ok(None);
         }
@@ -223,18 +205,24 @@ impl Study<'_> {
         if self.is_known(operator)? {
             return Ok(None);
         }
-        if self.train_ratio(operator)? > self.spec.budget.train_ratio {
+        let train_ratio = self.train_ratio(operator)?;
+        if train_ratio > self.spec.budget.train_ratio {
             self.store.add_counts(PRUNED, [("training over budget", 1)])?;
             return Ok(None);
         }
         let binding = self.slots.filled().next().map(|s| self.slots.binding(s, 1));
-        Ok(Some(Proposal {
+        // neither too small to learn nor too large to be fast; and two cheap trainings tell more than a dear one (expected improvement
+        // per second: Snoek et al. 2012, section 3.2)
+        let share = n_macs as f64 / baseline.n_macs.unwrap_or(1) as f64;
+        let distance = (share / LIKELY_SHARE).ln().abs() + train_ratio.ln();
+        let proposal = Proposal {
             operator: operator.to_string(),
             id: operator.id(),
             formula: Some(operator.formula(binding.as_ref())),
             n_macs: Some(n_macs),
             n_params: Some(n_params),
-        }))
+        };
+        Ok(Some(Asked { proposal, distance }))
     }
 
     /// Quick tuning; false when the trial is settled by it.

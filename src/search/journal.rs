@@ -33,15 +33,15 @@ impl Study<'_> {
     }
 
     /// The proposer's next operator, if `judge` makes a proposal of it.
-    pub(super) fn ask(&mut self, judge: impl FnOnce(&mut Self, &Operator) -> Result<Option<Proposal>>) -> Result<Option<Operator>> {
+    pub(super) fn ask(&mut self, judge: impl FnOnce(&mut Self, &Operator) -> Result<Option<Asked>>) -> Result<Option<Operator>> {
         let Some(operator) = self.proposer.ask() else {
             self.note(&Event::Asked { id: None, kept: false })?;
             return Ok(None);
         };
-        let proposal = judge(self, &operator)?;
-        self.note(&Event::Asked { id: Some(Operators::id_of(&operator)), kept: proposal.is_some() })?;
-        match proposal {
-            Some(proposal) => self.pool.push(proposal),
+        let asked = judge(self, &operator)?;
+        self.note(&Event::Asked { id: Some(Operators::id_of(&operator)), kept: asked.is_some() })?;
+        match asked {
+            Some(asked) => self.pool.push(asked),
             None => self.refuse(&operator)?,
         }
         Ok(Some(operator))

@@ -133,6 +133,13 @@ impl Rates {
     }
 }
 
+/// An operator that was asked for.
+struct Asked {
+    proposal: Proposal,
+    /// How far it is from what pays most to train.
+    distance: f64,
+}
+
 /// One search: its request, its store and who works for it.
 pub struct Study<'a> {
     spec: Spec,
@@ -143,7 +150,9 @@ pub struct Study<'a> {
     small: Vec<Binding>,
     proposer: Proposer,
     /// Operators asked for and not tried yet.
-    pool: Vec<Proposal>,
+    pool: Vec<Asked>,
+    /// Elements that a training step of the original moves in the slots.
+    n_moved: u64,
     /// The rewards that the proposer was told last.
     told: BTreeMap<tree::FinalId, f64>,
     /// Operators that the proposer was told are no good.
@@ -166,7 +175,8 @@ impl<'a> Study<'a> {
         let rates = store.fact("rates")?.unwrap_or_default();
         let small = lower::small_bindings(&slots.bindings(1)).unwrap_or_default();
         let (pool, told, refused, progress) = (Vec::new(), BTreeMap::new(), BTreeSet::new(), Progress::new(quiet));
-        Ok(Study { spec, store, evaluator, slots, small, proposer, pool, told, refused, n_events: 0, rates, progress, stop })
+        let n_moved = slots.n_moved(None, i64::from(spec.train.batch))?;
+        Ok(Study { spec, store, evaluator, slots, small, proposer, pool, n_moved, told, refused, n_events: 0, rates, progress, stop })
     }
 
     /// Searches until the budget is spent, then settles the winner.

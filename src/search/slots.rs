@@ -118,6 +118,21 @@ impl Slots {
         self.slots.iter().map(|s| nest(s).map_err(|e| Error::Invalid(format!("slot {}: {e}", s.name)))).collect()
     }
 
+    /// Elements that libtorch moves in the slots to fill, forwards.
+    ///
+    /// # Errors
+    /// As [`Slots::model`].
+    pub fn n_moved(&self, operator: Option<&Operator>, batch: i64) -> Result<u64> {
+        let of = |(slot, names): (&Slot, Vec<String>)| {
+            let nest = match self.operator_at(operator, slot, batch) {
+                Some((operator, binding)) => lower::lower(&operator, &binding)?,
+                None => model::original(slot, batch),
+            };
+            Ok(names.len() as u64 * lower::plan::Plan::new(&nest)?.n_moved())
+        };
+        self.shapes().into_iter().map(of).sum()
+    }
+
     /// The distinct shapes of the slots to fill, with the names of the slots that have each.
     pub(super) fn shapes(&self) -> Vec<(&Slot, Vec<String>)> {
         let mut shapes: Vec<(&Slot, Vec<String>)> = Vec::new();
