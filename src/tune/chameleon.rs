@@ -29,6 +29,8 @@ pub struct Chameleon {
     rows: Vec<Vec<Vec<f64>>>,
     secs: Vec<Vec<f64>>,
     visited: Vec<BTreeSet<Vec<usize>>>,
+    /// Spaces of which the agent came by nothing new.
+    barren: BTreeSet<usize>,
     queue: VecDeque<Config>,
     n_first: usize,
     n_asked: usize,
@@ -46,6 +48,7 @@ impl Chameleon {
             rows: vec![vec![]; n],
             secs: vec![vec![]; n],
             visited: vec![BTreeSet::new(); n],
+            barren: BTreeSet::new(),
             queue: VecDeque::new(),
             n_first: ((n_trials as f64 * FIRST_SHARE) as usize).clamp(1, FIRST),
             n_asked: 0,
@@ -67,6 +70,9 @@ impl Chameleon {
     fn plan(&mut self) {
         let s = self.space();
         self.n_rounds += 1;
+        if self.barren.contains(&s) {
+            return;
+        }
         let space = &self.spaces[s];
         let values: Vec<Vec<_>> = (0..space.knobs.len()).map(|k| space.values(k)).collect();
         let sizes: Vec<usize> = values.iter().map(Vec::len).collect();
@@ -86,6 +92,7 @@ impl Chameleon {
         seen.dedup_by(|a, b| a.1 == b.1);
         let plans: Vec<Vec<usize>> = seen.into_iter().map(|s| s.1).filter(|p| !self.visited[s].contains(p)).take(PLAN).collect();
         if plans.is_empty() {
+            self.barren.insert(s);
             return;
         }
         let chosen = sampler::sample(&plans, &sizes, &self.visited[s], PLAN, &mut self.rng);
