@@ -254,3 +254,21 @@ fn two_shifted_parts_of_one_loop_are_not_merged() {
     };
     agree(&nest);
 }
+
+#[test]
+fn traces_of_our_own_schedules_replay_as_databases_hold_them() {
+    let nest = conv2d(8, 16, 6, 6, 3).with_epilogue(Epilogue { bias: true, relu: true, ..Epilogue::default() }, 1);
+    let target = tvm::target::parse("host", 1).unwrap();
+    let workload = tvm::schedule::Workload::new(module(&syntune::lower::channels_last(&nest).0).unwrap(), target).unwrap();
+    let ours = workload.n_designs() - 1;
+    assert!(workload.is_ours(ours));
+    for seed in 1..6 {
+        let scheduled = workload.schedule(ours, None, seed).unwrap();
+        let json = tvm::schedule::trace_json(&scheduled.trace).unwrap().to_string();
+        let fresh = syntune::call!("s_tir.schedule.TracedSchedule", workload.module, 1i64, 0i64, 2i64, true).unwrap();
+        let trace = syntune::call!("ffi.json.Parse", ffi::text(&json)).unwrap();
+        syntune::call!("s_tir.schedule.TraceApplyJSONToSchedule", trace, fresh).unwrap();
+        let replayed = syntune::call!("s_tir.schedule.ScheduleGetMod", fresh).unwrap();
+        assert!(ffi::structural_equal(&replayed, &scheduled.module).unwrap(), "seed {seed}");
+    }
+}

@@ -66,7 +66,7 @@ const POOL: usize = 6;
 /// The share of the original's multiply-adds at which operators have kept the accuracy and still were clearly faster.
 const LIKELY_SHARE: f64 = 0.5;
 /// What training moves besides the slots' operators, in what the original slots move: batch norms, the optimizer, the pictures. From
-/// the times of nine trainings of the demo (12 to 93 s), which this explains within a factor of 1.7.
+/// the times of five trainings of the demo (12 to 93 s), which this explains within a factor of 1.7.
 const REST_OF_TRAINING: f64 = 2.75;
 /// Operators over the budgets in a row after which the space counts as exhausted.
 const MAX_REFUSED: usize = 10_000;

@@ -7,9 +7,10 @@
 //! (bias, residual, ReLU) is done on the tile before it is stored.
 
 use super::ffi::{NONE, array, cast, field, integer, items, text};
+use super::te;
 use crate::call;
 use crate::error::Result;
-use tvm_ffi::{Any, AnyView};
+use tvm_ffi::Any;
 
 /// Values of a vector, at most: four 512-bit registers.
 const MAX_LANES: i64 = 64;
@@ -56,9 +57,7 @@ impl Chooser<'_> {
     /// One of the values.
     fn one_of(&mut self, values: &[i64]) -> Result<i64> {
         let decision = self.next();
-        let share = 1.0 / values.len() as f64;
-        let float = tvm_ffi::DLDataType { code: tvm_ffi::DLDataTypeCode::kDLFloat as u8, bits: 32, lanes: 1 };
-        let shares: Vec<Any> = values.iter().map(|_| call!("ir.FloatImm", float, share, NONE)).collect::<Result<_>>()?;
+        let shares: Vec<Any> = values.iter().map(|_| te::float(1.0 / values.len() as f32)).collect::<Result<_>>()?;
         let chosen = call!("s_tir.schedule.ScheduleSampleCategorical", *self.schedule, array(values)?, array(&shares)?, decision)?;
         integer(&call!("s_tir.schedule.ScheduleGet", *self.schedule, chosen)?)
     }
@@ -110,17 +109,24 @@ pub fn apply(schedule: &Any, n_cores: usize, given: Option<Vec<Any>>) -> Result<
             continue;
         }
         // an element-wise block right after the sum, over the same elements, writes the tile
-        let follows = |b: &Block| b.reduced.is_empty() && b.spatial == blocks[i].spatial;
-        let n_consumers = items(&call!("s_tir.schedule.ScheduleGetConsumers", *schedule, blocks[i].block)?)?.len();
-        let writer = (n_consumers == 1 && i + 1 < blocks.len() && !done[i + 1] && follows(&blocks[i + 1])).then_some(i + 1);
-        let pads: Vec<usize> = (0..i).filter(|&p| !done[p] && blocks[p].reduced.is_empty()).collect();
-        let pads: Vec<usize> = pads.into_iter().filter(|&p| is_producer(schedule, &blocks[p], &blocks[i]).unwrap_or(false)).collect();
+        let mut writer = None;
+        if let Some(next) = blocks.get(i + 1).filter(|b| !done[i + 1] && b.reduced.is_empty() && b.spatial == blocks[i].spatial)
+            && is_producer(schedule, &blocks[i], next)?
+        {
+            writer = Some(i + 1);
+        }
+        let mut pads = Vec::new();
+        for p in (0..i).filter(|&p| !done[p] && blocks[p].reduced.is_empty()) {
+            if is_producer(schedule, &blocks[p], &blocks[i])? {
+                pads.push(p);
+            }
+        }
         tile(&mut chooser, &blocks[i], writer.map(|w| &blocks[w]), &pads.iter().map(|&p| &blocks[p]).collect::<Vec<_>>(), n_cores)?;
         done[i] = true;
         writer.into_iter().chain(pads).for_each(|d| done[d] = true);
     }
     for (block, _) in blocks.iter().zip(&done).filter(|(b, done)| !**done && b.reduced.is_empty()) {
-        stream(&mut chooser, block, n_cores)?;
+        stream(schedule, block, n_cores)?;
     }
     Ok(())
 }
@@ -140,9 +146,9 @@ fn is_producer(schedule: &Any, first: &Block, second: &Block) -> Result<bool> {
 /// The register tile of one reduction.
 fn tile(chooser: &mut Chooser, block: &Block, writer: Option<&Block>, pads: &[&Block], n_cores: usize) -> Result<()> {
     let schedule = chooser.schedule;
-    let (n_spatial, written) = (block.spatial.len(), writer.map(|w| w.block.clone()));
-    let writer = match written {
-        Some(writer) => writer,
+    let n_spatial = block.spatial.len();
+    let writer = match writer {
+        Some(writer) => writer.block.clone(),
         None => call!("s_tir.schedule.ScheduleCacheWrite", *schedule, block.block, 0i64, text("global"), array::<Any>(&[])?)?,
     };
     let all = loops(schedule, &block.block)?;
@@ -182,7 +188,7 @@ fn tile(chooser: &mut Chooser, block: &Block, writer: Option<&Block>, pads: &[&B
                 call!("s_tir.schedule.ScheduleComputeAt", *schedule, pad.block, *outer, true, -1i64)?;
                 vectorize(schedule, &pad.block)?;
             }
-            _ => stream(chooser, pad, n_cores)?,
+            _ => stream(schedule, pad, n_cores)?,
         }
     }
     let n_steps = if chooser.one_of(&[0, 1])? == 1 { MAX_UNROLLED } else { 1 };
@@ -217,8 +223,7 @@ fn extent(schedule: &Any, of: &Any) -> Result<Option<i64>> {
 }
 
 /// A block without sums, from the root: rows in parallel, the last loop in vectors.
-fn stream(chooser: &mut Chooser, block: &Block, n_cores: usize) -> Result<()> {
-    let schedule = chooser.schedule;
+fn stream(schedule: &Any, block: &Block, n_cores: usize) -> Result<()> {
     vectorize(schedule, &block.block)?;
     let all = loops(schedule, &block.block)?;
     if n_cores > 1 && block.spatial.len() > 1 {
@@ -234,8 +239,7 @@ fn vectorize(schedule: &Any, block: &Any) -> Result<()> {
     let Some(last) = all.last() else { return Ok(()) };
     let extent = extent(schedule, last)?;
     let Some(lanes) = [16, 8, 4].into_iter().find(|lanes| extent.is_some_and(|e| e % lanes == 0)) else { return Ok(()) };
-    let lanes = call!("ir.IntImm", tvm_ffi::DLDataType { code: tvm_ffi::DLDataTypeCode::kDLInt as u8, bits: 32, lanes: 1 }, lanes, NONE)?;
-    let factors = super::ffi::call("ffi.Array", &[AnyView::from(&NONE), AnyView::from(&lanes)])?;
+    let factors = call!("ffi.Array", NONE, te::int(lanes)?)?;
     let parts = items(&call!("s_tir.schedule.ScheduleSplit", *schedule, *last, factors, true, false)?)?;
     call!("s_tir.schedule.ScheduleVectorize", *schedule, parts[1]).map(drop)
 }
