@@ -251,16 +251,21 @@ names! {
     Strategy {
         /// Samples of the space, nothing learnt.
         Random = "random",
-        /// A random start, then mutations of the fastest.
-        Evolution = "evolution",
+        /// MetaSchedule's own search.
+        Evolutionary = "evolutionary",
         /// Adaptive exploration by an agent, adaptive sampling.
         Chameleon = "chameleon",
         /// Coordinate descent (Droplet Search) from a likely config.
         Droplet = "droplet",
-        /// Evolution, then coordinate descent from the fastest.
-        EvolutionDroplet = "evolution+droplet",
+        /// MetaSchedule's search, then coordinate descent from the fastest.
+        EvolutionaryDroplet = "evolutionary+droplet",
         /// Chameleon, then coordinate descent from the fastest.
         ChameleonDroplet = "chameleon+droplet",
+        /// Drafts, then mutations of the fastest.
+        #[serde(alias = "evolution")]
+        Mutations = "mutations",
+        /// Drafts, then small moves from the fastest, ranked by a learnt model.
+        Syntune = "syntune",
     }
 }
 
@@ -320,7 +325,7 @@ impl Default for Train {
 
 impl Default for Tune {
     fn default() -> Self {
-        Tune { trials: 64, quick_trials: 8, strategy: Strategy::Evolution }
+        Tune { trials: 64, quick_trials: 8, strategy: Strategy::Mutations }
     }
 }
 

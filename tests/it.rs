@@ -19,6 +19,8 @@ mod synth_distance;
 mod synth_enumerate;
 mod synth_space;
 #[cfg(feature = "tvm")]
+mod evolve;
+#[cfg(feature = "tvm")]
 mod te;
 #[cfg(feature = "torch")]
 mod torch;

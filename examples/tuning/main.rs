@@ -1,17 +1,53 @@
-//! Tuners side by side: `cargo run --release --no-default-features --features tvm --example tuning -- [--only NAME,…]
-//! [--strategy NAME,…] [--trials N] [--seeds N] [--threads N]`
+//! Tuners side by side, on the same kernels, spaces and runner:
+//! `cargo run --release --no-default-features --features tvm --example tuning -- --trials 32 --strategy syntune,evolutionary`
 //!
-//! One JSON line per search: workload, strategy, seed, the best re-measured seconds, GFLOP/s, and the anytime curve: after each
-//! new best its number of measurements, the wall seconds so far and its seconds. A table of GFLOP/s follows on stderr.
+//! One JSON line per search, on stdout or appended to `--out FILE` (where searches found there are not repeated): workload, strategy, seed,
+//! the best seconds measured again at the end, GFLOP/s, seconds of wall time by what they were spent on, and the anytime
+//! curve: for each new best its number of measurements, the wall seconds so far, its seconds as first measured and as measured again.
+//! Strategies are those of `syntune tune`, and `metaschedule`: MetaSchedule's search on its own spaces alone, with our builder and
+//! runner; `stock`, `stock+droplet`: MetaSchedule as a whole in Python, without and with its post-optimization (`scripts/compare-metaschedule`
+//! installs it and says where it is by SYNTUNE_STOCK_PYTHON). `--table FILE` prints GFLOP/s of a file's searches, and how they compare.
 
+mod stock;
+mod table;
 mod workloads;
 
-use serde_json::json;
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::PathBuf;
 use std::time::Instant;
 use syntune::spec::Strategy;
-use syntune::tune::{Limits, LocalRunner, Options, Task, Tuner};
+use syntune::tune::{Candidate, Effort, Limits, LocalRunner, Measurement, Options, Runner, Task, Tuner};
 
-fn main() -> anyhow::Result<()> {
+/// Bests of a curve are measured again with this.
+const AGAIN: Effort = Effort { budget_secs: 0.3, ..Effort::THOROUGH };
+
+#[derive(Parser)]
+struct Args {
+    /// Workloads, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    #[arg(long, value_delimiter = ',', default_value = "syntune")]
+    strategy: Vec<String>,
+    /// Measurements of each search.
+    #[arg(long, default_value_t = 32)]
+    trials: usize,
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// Threads of the kernels.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Searches are appended here, and not repeated.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Only print the table of these files.
+    #[arg(long, value_delimiter = ',')]
+    table: Vec<PathBuf>,
+}
+
+fn main() -> Result<()> {
     // workers are this program again
     let words: Vec<String> = std::env::args().collect();
     match words.get(1..3) {
@@ -19,57 +55,99 @@ fn main() -> anyhow::Result<()> {
         Some([verb, role]) if verb == "worker" && role == "measure" => return Ok(syntune::tune::worker::measure()?),
         _ => {}
     }
-    let word = |name: &str| words.iter().position(|w| w == name).and_then(|i| words.get(i + 1)).cloned();
-    let number = |name: &str, default: usize| word(name).and_then(|w| w.parse().ok()).unwrap_or(default);
-    let (n_trials, n_seeds, n_threads) = (number("--trials", 32), number("--seeds", 1), number("--threads", 1));
-    let list = |name: &str| word(name).map(|w| w.split(',').map(String::from).collect::<Vec<_>>());
-    let only = list("--only");
-    let strategies = list("--strategy").unwrap_or_else(|| vec!["evolution".into()]);
-    let mut table = format!("{:16}{:>10}", "workload", "MFLOP");
-    strategies.iter().for_each(|s| table += &format!("{s:>24}"));
-    for workload in workloads::workloads() {
-        if only.as_ref().is_some_and(|only| !only.iter().any(|o| o == workload.name)) {
-            continue;
+    let args = Args::parse();
+    if !args.table.is_empty() {
+        let mut runs = Vec::new();
+        for file in &args.table {
+            runs.extend(read(file)?);
         }
-        let flops = 2.0 * workload.nest.n_macs() as f64;
-        table += &format!("\n{:16}{:10.1}", workload.name, flops / 1e6);
-        for strategy in &strategies {
-            let mut found = Vec::new();
-            for seed in 1..=n_seeds as u64 {
-                let task = Task { nest: workload.nest.clone(), target: "host".into(), n_threads };
-                let mut options = Options::new(n_trials, seed);
-                options.strategy = Strategy::named(strategy).ok_or_else(|| anyhow::anyhow!("known strategies: {:?}", Strategy::NAMES))?;
-                let start = Instant::now();
-                let (mut n, mut best, mut curve, mut failed) = (0, f64::INFINITY, Vec::new(), Vec::new());
-                let mut runner = LocalRunner::new(Limits::default())?;
-                let outcome = Tuner::new(&mut runner, task, options).run(&mut |m| {
-                    n += 1;
-                    if let Err(failure) = &m.result {
-                        failed.push(json!([failure.to_string(), m.config]));
-                    }
-                    if m.rank_secs() < best {
-                        best = m.rank_secs();
-                        curve.push(json!([n, start.elapsed().as_secs_f64(), best, m.config.space]));
-                    }
-                })?;
-                let secs = outcome.best.as_ref().map(|b| b.secs());
-                let gflops = secs.map(|s| flops / s / 1e9);
-                println!(
-                    "{}",
-                    json!({
-                        "version": 1, "workload": workload.name, "strategy": strategy, "seed": seed, "n_trials": n_trials, "n_threads": n_threads,
-                        "secs": secs, "gflops": gflops, "wall_secs": start.elapsed().as_secs_f64(), "curve": curve,
-                        "failures": failed, "config": outcome.best.map(|b| b.config),
-                    })
-                );
-                found.extend(gflops.zip(secs));
-            }
-            found.sort_by(|a, b| a.0.total_cmp(&b.0));
-            if let Some((gflops, secs)) = found.get(found.len() / 2) {
-                table += &format!("{:>11.1} GF {:>7.1} µs", gflops, secs * 1e6);
+        print!("{}", table::table(&runs));
+        return Ok(());
+    }
+    let all = workloads::workloads();
+    if let Some(name) = args.only.iter().find(|name| !all.iter().any(|w| w.name == name.as_str())) {
+        bail!("there is no workload {name:?}: known are {}", all.iter().map(|w| w.name).collect::<Vec<_>>().join(", "));
+    }
+    let mut runs = match &args.out {
+        Some(file) if file.exists() => read(file)?,
+        _ => vec![],
+    };
+    for seed in 1..=args.seeds {
+        for workload in all.iter().filter(|w| args.only.is_empty() || args.only.iter().any(|name| name == w.name)) {
+            for strategy in &args.strategy {
+                let key = json!([workload.name, strategy, seed, args.trials, args.threads]);
+                let known = |run: &Value| json!([run["workload"], run["strategy"], run["seed"], run["n_trials"], run["n_threads"]]) == key;
+                if runs.iter().any(known) {
+                    continue;
+                }
+                let task = Task { nest: workload.nest.clone(), target: "host".into(), n_threads: args.threads };
+                let mut run = match strategy.strip_prefix("stock") {
+                    Some(rest) => stock::search(&task, args.trials, seed, rest == "+droplet")?,
+                    None => search(&task, strategy, args.trials, seed)?,
+                };
+                let flops = 2.0 * workload.nest.n_macs() as f64;
+                let more = json!({
+                    "version": 2, "workload": workload.name, "strategy": strategy, "seed": seed, "n_trials": args.trials,
+                    "n_threads": args.threads, "gflops": run["secs"].as_f64().map(|secs| flops / secs / 1e9), "flops": flops,
+                });
+                if let (Some(run), Value::Object(more)) = (run.as_object_mut(), more) {
+                    run.extend(more);
+                }
+                match &args.out {
+                    Some(file) => writeln!(std::fs::OpenOptions::new().create(true).append(true).open(file)?, "{run}")?,
+                    None => println!("{run}"),
+                }
+                runs.push(run);
             }
         }
     }
-    eprintln!("{table}");
+    eprint!("{}", table::table(&runs));
     Ok(())
+}
+
+fn read(file: &PathBuf) -> Result<Vec<Value>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("{}: not JSON lines", file.display()))).collect()
+}
+
+/// One search with our builder and runner.
+fn search(task: &Task, strategy: &str, n_trials: usize, seed: u64) -> Result<Value> {
+    let mut options = Options::new(n_trials, seed);
+    options.rules_only = strategy == "metaschedule";
+    let name = if options.rules_only { "evolutionary" } else { strategy };
+    options.strategy =
+        Strategy::named(name).with_context(|| format!("known strategies: {}, metaschedule, stock, stock+droplet", Strategy::NAMES.join(", ")))?;
+    let start = Instant::now();
+    let (mut n, mut best, mut curve, mut failed) = (0, f64::INFINITY, Vec::new(), Vec::new());
+    let mut runner = LocalRunner::new(Limits::default())?;
+    let outcome = Tuner::new(&mut runner, task.clone(), options).run(&mut |m: &Measurement| {
+        n += 1;
+        if let Err(failure) = &m.result {
+            failed.push(json!([failure.to_string(), m.config]));
+        }
+        if m.rank_secs() < best {
+            best = m.rank_secs();
+            curve.push((n, start.elapsed().as_secs_f64(), best, Candidate { config: m.config.clone(), hash: m.hash, built: None }));
+        }
+    })?;
+    let wall_secs = start.elapsed().as_secs_f64();
+    let candidates: Vec<Candidate> = curve.iter().map(|c| c.3.clone()).collect();
+    let mut again = vec![None; curve.len()];
+    let mut at = 0;
+    runner.measure(task, &candidates, &AGAIN, &mut |m| {
+        again[at] = Some(m.secs());
+        at += 1;
+        true
+    })?;
+    // the best so far by the second measurement
+    let mut least = f64::INFINITY;
+    let mut points = Vec::new();
+    for ((n, wall, first, candidate), again) in curve.iter().zip(again) {
+        least = least.min(again.unwrap_or(*first));
+        points.push(json!([n, wall, first, least, candidate.config.space]));
+    }
+    Ok(json!({
+        "secs": outcome.best.as_ref().map(|b| b.secs()), "wall_secs": wall_secs, "n_measured": outcome.n_measured, "curve": points,
+        "cost": outcome.cost, "stop": outcome.stop, "failures": failed, "config": outcome.best.map(|b| b.config),
+    }))
 }

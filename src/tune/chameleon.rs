@@ -10,6 +10,7 @@ use super::cost::{CostModel, features};
 use super::draft::draft;
 use super::sampler;
 use super::strategy::Strategy;
+use crate::error::Result;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -104,7 +105,7 @@ impl Chameleon {
 }
 
 impl Strategy for Chameleon {
-    fn ask(&mut self, n: usize) -> Vec<Proposal> {
+    fn ask(&mut self, n: usize) -> Result<Vec<Proposal>> {
         let mut found = Vec::new();
         while found.len() < n {
             if self.n_asked < self.n_first {
@@ -125,7 +126,7 @@ impl Strategy for Chameleon {
             };
             found.push(Proposal::Exact(config));
         }
-        found
+        Ok(found)
     }
 
     fn tell(&mut self, measurement: &Measurement) {

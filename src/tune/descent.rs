@@ -10,6 +10,7 @@
 
 use super::config::{Config, Measurement, Proposal, Samples, Space};
 use super::strategy::Strategy;
+use crate::error::Result;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -72,12 +73,12 @@ impl Descent {
 }
 
 impl Strategy for Descent {
-    fn ask(&mut self, n: usize) -> Vec<Proposal> {
+    fn ask(&mut self, n: usize) -> Result<Vec<Proposal>> {
         while self.queue.len() < n && self.incumbent.is_some() && self.radius <= MAX_RADIUS {
             self.widen();
         }
         let n = n.min(self.queue.len());
-        self.queue.drain(..n).map(Proposal::Exact).collect()
+        Ok(self.queue.drain(..n).map(Proposal::Exact).collect())
     }
 
     fn tell(&mut self, measurement: &Measurement) {

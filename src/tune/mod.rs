@@ -11,6 +11,8 @@ pub mod config;
 pub mod cost;
 pub mod descent;
 pub mod draft;
+pub mod evolutionary;
+pub mod guided;
 pub mod measure;
 pub mod protocol;
 pub mod runner;
@@ -53,6 +55,8 @@ pub struct Options {
     /// Measured between two questions to the strategy.
     pub batch: usize,
     pub strategy: spec::Strategy,
+    /// Only the spaces of MetaSchedule's rules, for comparisons.
+    pub rules_only: bool,
     pub seed: u64,
     /// No new batch after this many seconds.
     pub limit_secs: f64,
@@ -69,7 +73,8 @@ impl Options {
         Options {
             n_trials,
             batch: if n_trials <= 32 { 4 } else { 8 },
-            strategy: spec::Strategy::Evolution,
+            strategy: spec::Strategy::Mutations,
+            rules_only: false,
             seed,
             limit_secs: f64::MAX,
             final_effort: Effort::THOROUGH,
@@ -183,9 +188,13 @@ impl<'a> Tuner<'a> {
     /// The task's fault (a target TVM does not know), a missing library, a full disk. Failing candidates are in the outcome.
     pub fn run(mut self, on_measurement: &mut dyn FnMut(&Measurement)) -> Result<Outcome> {
         let start = Instant::now();
-        let spaces = self.runner.spaces(&self.task)?;
+        let mut spaces = self.runner.spaces(&self.task)?;
+        if self.options.rules_only {
+            // ours are the last
+            spaces.truncate(spaces.iter().take_while(|s| s.origin == Origin::Rules).count());
+        }
         let seed = child_seed(self.options.seed, "tune");
-        let mut strategy = strategy::start(self.options.strategy, &spaces, self.options.n_trials, seed);
+        let mut strategy = strategy::start(self.options.strategy, &self.task, &spaces, self.options.n_trials, seed);
         self.measured.iter().for_each(|m| strategy.tell(m));
         let stop = loop {
             let n_left = self.options.n_trials.saturating_sub(self.measured.len());
@@ -221,7 +230,7 @@ impl<'a> Tuner<'a> {
         let start = Instant::now();
         let mut batch: Vec<Candidate> = Vec::new();
         for _ in 0..ROUNDS_WITHOUT_NEWS {
-            let proposals = strategy.ask(n - batch.len());
+            let proposals = strategy.ask(n - batch.len())?;
             self.cost.n_probed += proposals.len();
             for candidate in self.runner.probe(&self.task, &proposals)?.into_iter().flatten() {
                 if self.seen.insert(candidate.hash) {

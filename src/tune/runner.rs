@@ -288,6 +288,24 @@ impl LocalRunner {
         }
     }
 
+    /// The programs of a task in the MetaSchedule database in `folder`, stock TVM's as well as ours, the fastest first with their recorded
+    /// seconds; and how many records are of no design space of the task.
+    ///
+    /// # Errors
+    /// The files are not a database.
+    pub fn records(&mut self, task: &Task, folder: &Path) -> Result<(Vec<(Candidate, f64)>, usize)> {
+        let request = CompileRequest::Recorded {
+            nest: task.nest.clone(),
+            target: task.target.clone(),
+            n_threads: task.n_threads,
+            folder: folder.to_path_buf(),
+        };
+        match self.compiler(&request)? {
+            Ok(CompileAnswer::Records { known, n_foreign }) => Ok((known, n_foreign)),
+            other => Err(unexpected(other)),
+        }
+    }
+
     /// The best seconds of a task in the MetaSchedule database in `folder`, and the number of records there.
     ///
     /// # Errors

@@ -1,10 +1,13 @@
-//! Which config next: random, evolution from the best, and either of them before a descent.
+//! Which config next: strategies by name, random ones, mutations of the best, and any of them before a descent.
 
 use super::chameleon::Chameleon;
-use super::config::{Config, Decision, Knob, Measurement, Origin, Proposal, Samples, Space};
+use super::config::{Config, Decision, Knob, Measurement, Origin, Proposal, Samples, Space, Task};
 use super::descent::Descent;
 use super::draft::draft;
+use super::evolutionary::Evolutionary;
+use super::guided::{Guided, Parts};
 use super::space::primes;
+use crate::error::Result;
 use crate::spec::Strategy as Kind;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
@@ -13,21 +16,28 @@ use std::collections::BTreeSet;
 
 /// Proposes configs and learns from their times. Proposals may repeat: the tuner measures a program once.
 pub trait Strategy {
-    fn ask(&mut self, n: usize) -> Vec<Proposal>;
+    /// Up to `n` proposals; none when there is nothing left to propose.
+    ///
+    /// # Errors
+    /// A worker that the strategy needs is lost.
+    fn ask(&mut self, n: usize) -> Result<Vec<Proposal>>;
     fn tell(&mut self, measurement: &Measurement);
 }
 
 /// A strategy by its name. `n_trials` is what the search may measure in all: a short one starts to evolve, or descends, earlier.
-pub fn start(kind: Kind, spaces: &[Space], n_trials: usize, seed: u64) -> Box<dyn Strategy> {
+pub fn start(kind: Kind, task: &Task, spaces: &[Space], n_trials: usize, seed: u64) -> Box<dyn Strategy> {
     let rng = ChaCha8Rng::seed_from_u64(seed);
     let n_explored = (EXPLORED * n_trials as f64).ceil() as usize;
+    let explored = |first| Box::new(ThenDescend::new(spaces, n_explored, first));
     match kind {
         Kind::Random => Box::new(Random { n_spaces: spaces.len(), rng }),
-        Kind::Evolution => Box::new(Evolutionary::new(spaces, n_trials, rng)),
-        Kind::Droplet => Box::new(ThenDescend::new(spaces, N_SEEDS, Box::new(Evolutionary::new(spaces, n_trials, rng)))),
+        Kind::Evolutionary => Box::new(Evolutionary::new(task, spaces, n_trials, seed)),
         Kind::Chameleon => Box::new(Chameleon::new(spaces, n_trials, seed)),
-        Kind::EvolutionDroplet => Box::new(ThenDescend::new(spaces, n_explored, Box::new(Evolutionary::new(spaces, n_explored, rng)))),
-        Kind::ChameleonDroplet => Box::new(ThenDescend::new(spaces, n_explored, Box::new(Chameleon::new(spaces, n_explored, seed)))),
+        Kind::Droplet => Box::new(ThenDescend::new(spaces, N_SEEDS, Box::new(Mutations::new(spaces, n_trials, rng)))),
+        Kind::EvolutionaryDroplet => explored(Box::new(Evolutionary::new(task, spaces, n_explored, seed))),
+        Kind::ChameleonDroplet => explored(Box::new(Chameleon::new(spaces, n_explored, seed))),
+        Kind::Mutations => Box::new(Mutations::new(spaces, n_trials, rng)),
+        Kind::Syntune => Box::new(Guided::new(spaces, Parts::ALL, n_trials, seed)),
     }
 }
 
@@ -54,19 +64,19 @@ impl ThenDescend {
 }
 
 impl Strategy for ThenDescend {
-    fn ask(&mut self, n: usize) -> Vec<Proposal> {
+    fn ask(&mut self, n: usize) -> Result<Vec<Proposal>> {
         if self.n_told < self.n_first {
             return self.first.ask(n.min(self.n_first - self.n_told));
         }
-        let mut found = self.descent.ask(n);
+        let mut found = self.descent.ask(n)?;
         while found.is_empty() {
             let fastest = self.told.iter().filter(|t| !self.started.contains(&t.1)).min_by(|a, b| a.0.total_cmp(&b.0));
             let Some((_, config, samples)) = fastest.cloned() else { return self.first.ask(n) };
             self.descent.start(&config, &samples);
             self.started.insert(config);
-            found = self.descent.ask(n);
+            found = self.descent.ask(n)?;
         }
-        found
+        Ok(found)
     }
 
     fn tell(&mut self, measurement: &Measurement) {
@@ -88,8 +98,8 @@ pub struct Random {
 }
 
 impl Strategy for Random {
-    fn ask(&mut self, n: usize) -> Vec<Proposal> {
-        (0..n).map(|_| Proposal::Random { space: self.rng.random_range(0..self.n_spaces), seed: self.rng.random() }).collect()
+    fn ask(&mut self, n: usize) -> Result<Vec<Proposal>> {
+        Ok((0..n).map(|_| Proposal::Random { space: self.rng.random_range(0..self.n_spaces), seed: self.rng.random() }).collect())
     }
 
     fn tell(&mut self, _measurement: &Measurement) {}
@@ -110,7 +120,7 @@ const UNGUIDED: f64 = 0.2;
 const CROSSED: f64 = 0.2;
 
 /// A start from drafts, then one or two moves away from one of the best (Ansor, section 5.1: evolutionary search).
-pub struct Evolutionary {
+pub struct Mutations {
     spaces: Vec<Space>,
     /// Decisions seen, for knobs whose legal values only TVM knows.
     pools: Vec<Vec<BTreeSet<Decision>>>,
@@ -120,9 +130,9 @@ pub struct Evolutionary {
     rng: ChaCha8Rng,
 }
 
-impl Strategy for Evolutionary {
-    fn ask(&mut self, n: usize) -> Vec<Proposal> {
-        (0..n)
+impl Strategy for Mutations {
+    fn ask(&mut self, n: usize) -> Result<Vec<Proposal>> {
+        Ok((0..n)
             .map(|i| {
                 let starting = self.n_told < self.n_start;
                 if starting || self.best.is_empty() || self.rng.random_bool(FRESH) {
@@ -136,7 +146,7 @@ impl Strategy for Evolutionary {
                 let child = if self.rng.random_bool(CROSSED) { self.cross(&parent) } else { parent };
                 Proposal::Exact(self.mutate(child))
             })
-            .collect()
+            .collect())
     }
 
     fn tell(&mut self, measurement: &Measurement) {
@@ -155,11 +165,11 @@ impl Strategy for Evolutionary {
     }
 }
 
-impl Evolutionary {
-    fn new(spaces: &[Space], n_trials: usize, rng: ChaCha8Rng) -> Evolutionary {
+impl Mutations {
+    fn new(spaces: &[Space], n_trials: usize, rng: ChaCha8Rng) -> Mutations {
         let n_start = (n_trials / 3).clamp(N_START.0, N_START.1 * spaces.len().max(1));
         let pools = spaces.iter().map(|s| vec![BTreeSet::new(); s.knobs.len()]).collect();
-        Evolutionary { spaces: spaces.to_vec(), pools, best: vec![], n_told: 0, n_start, rng }
+        Mutations { spaces: spaces.to_vec(), pools, best: vec![], n_told: 0, n_start, rng }
     }
 
     /// The space that the n-th draft comes from.

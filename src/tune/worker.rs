@@ -2,14 +2,17 @@
 
 use super::config::{Candidate, Config, Decision, Failure, Knob, Origin, Proposal, Space, Steps};
 use super::measure::{read_values, relative_error, time, values, write_values};
-use super::protocol::{CompileAnswer, CompileRequest, Fill, MeasureAnswer, MeasureRequest, Program};
+use super::evolutionary::Learner;
+use super::protocol::{CompileAnswer, CompileRequest, Fill, MeasureAnswer, MeasureRequest, Population, Program};
 use crate::child::serve;
 use crate::error::{Error, Result};
 use crate::lower::{LoopNest, te};
-use crate::tvm::schedule::{Choice, Database, SamplingKind, Scheduled, Workload, trace_json};
+use crate::tvm::evolve::{Asked, Evolution, Features, POPULATION, Settings};
+use crate::tvm::schedule::{Choice, Database, Record, SamplingKind, Scheduled, Workload, trace_json};
 use crate::tvm::{self, Buffer, Kernel, build, structural_hash, target};
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 /// Workloads kept ready; tuning works on one or two at a time.
 const N_KEPT: usize = 8;
@@ -28,6 +31,7 @@ pub fn compile() -> Result<()> {
 #[derive(Default)]
 struct Workloads {
     ready: HashMap<String, Workload>,
+    search: Option<(Evolution, Arc<Mutex<Learner>>)>,
 }
 
 impl Workloads {
@@ -63,7 +67,7 @@ impl Workloads {
                 let scheduled = replay(workload, &config)?;
                 let (library, times) = build::build_library(&scheduled.module, &workload.target, &folder)?;
                 let steps = Steps { replay_secs: scheduled.replay_secs, postproc_secs: scheduled.postproc_secs, ..steps(&times) };
-                let actual = Config { space: config.space, decisions: decisions(workload, config.space, &scheduled) };
+                let actual = Config { space: config.space, decisions: decisions(workload, config.space, &scheduled.choices) };
                 let (hash, trace) = (structural_hash(&scheduled.module)?, trace_json(&scheduled.trace)?);
                 CompileAnswer::Built { config: Some(actual), hash, steps, library, trace }
             }
@@ -72,6 +76,29 @@ impl Workloads {
                 let scheduled = replay(workload, &config)?;
                 Database::open(&folder)?.record(workload, &scheduled, &samples)?;
                 CompileAnswer::Recorded
+            }
+            CompileRequest::Recorded { nest, target, n_threads, folder } => {
+                let workload = self.of(&nest, &target, n_threads)?;
+                let (records, n_foreign) = Database::open(&folder)?.records(workload)?;
+                let candidate = |r: Record| {
+                    let config = Config { space: r.design, decisions: decisions(workload, r.design, &r.choices) };
+                    (Candidate { config, hash: r.hash, built: None }, r.secs)
+                };
+                CompileAnswer::Records { known: records.into_iter().map(candidate).collect(), n_foreign }
+            }
+            CompileRequest::Evolve { nest, target, n_threads, population, told } => {
+                if self.search.is_none() {
+                    self.search = Some(start_search(&nest, &target, n_threads, &population)?);
+                }
+                let (search, learner) = self.search.as_mut().ok_or_else(|| Error::Invalid("no search: start again".into()))?;
+                let mut learnt = Vec::new();
+                for (config, samples) in told {
+                    learnt.push((search.tell(config.space, &choices(&config), &samples)?, samples));
+                }
+                learner.lock().unwrap_or_else(|e| e.into_inner()).learn(&learnt);
+                let asked = search.ask()?;
+                let config = |a: &Asked| Config { space: a.design, decisions: decisions(search.workload(), a.design, &a.choices) };
+                CompileAnswer::Evolved(asked.iter().map(config).collect())
             }
             CompileRequest::Best { nest, target, n_threads, folder } => {
                 let workload = self.of(&nest, &target, n_threads)?;
@@ -109,22 +136,46 @@ fn space(workload: &Workload, design: usize) -> Space {
     Space { origin, knobs: workload.samplings(design).iter().map(|s| knob(&s.kind)).collect() }
 }
 
-fn decisions(workload: &Workload, design: usize, scheduled: &Scheduled) -> Vec<Decision> {
+fn decisions(workload: &Workload, design: usize, choices: &[Choice]) -> Vec<Decision> {
     let decision = |(kind, choice): (&SamplingKind, &Choice)| match (kind, choice) {
         (_, Choice::Factors(factors)) => Decision::PerfectTile(factors.clone()),
         (SamplingKind::ComputeLocation, Choice::Number(n)) => Decision::ComputeLocation(*n),
         (_, Choice::Number(n)) => Decision::Categorical(*n),
     };
-    workload.samplings(design).iter().map(|s| &s.kind).zip(&scheduled.choices).map(decision).collect()
+    workload.samplings(design).iter().map(|s| &s.kind).zip(choices).map(decision).collect()
 }
 
-fn replay(workload: &Workload, config: &Config) -> Result<Scheduled> {
+fn choices(config: &Config) -> Vec<Choice> {
     let choice = |d: &Decision| match d {
         Decision::PerfectTile(factors) => Choice::Factors(factors.clone()),
         Decision::Categorical(n) | Decision::ComputeLocation(n) => Choice::Number(*n),
     };
-    let choices: Vec<Choice> = config.decisions.iter().map(choice).collect();
-    workload.schedule(config.space, Some(&choices), 1)
+    config.decisions.iter().map(choice).collect()
+}
+
+fn replay(workload: &Workload, config: &Config) -> Result<Scheduled> {
+    workload.schedule(config.space, Some(&choices(config)), 1)
+}
+
+fn start_search(
+    nest: &LoopNest,
+    target: &str,
+    n_threads: usize,
+    population: &Population,
+) -> Result<(Evolution, Arc<Mutex<Learner>>)> {
+    let workload = Workload::new(te::module(nest)?, target::parse(target, n_threads)?)?;
+    let learner = Arc::new(Mutex::new(Learner::new(population.warm_up, population.seed)));
+    let scores = learner.clone();
+    let settings = Settings {
+        with_tiles: population.with_tiles,
+        n_trials: population.n_trials,
+        population: POPULATION,
+        per_round: population.per_round,
+        n_threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
+        seed: population.seed,
+    };
+    let predict = move |programs: &[Features]| scores.lock().unwrap_or_else(|e| e.into_inner()).score(programs);
+    Ok((Evolution::new(workload, settings, Box::new(predict))?, learner))
 }
 
 fn probe(workload: &Workload, proposal: &Proposal) -> Result<Candidate, Failure> {
@@ -134,7 +185,7 @@ fn probe(workload: &Workload, proposal: &Proposal) -> Result<Candidate, Failure>
             Proposal::Random { space, seed } => (*space, workload.schedule(*space, None, *seed)?),
         };
         Ok(Candidate {
-            config: Config { space, decisions: decisions(workload, space, &scheduled) },
+            config: Config { space, decisions: decisions(workload, space, &scheduled.choices) },
             hash: structural_hash(&scheduled.module)?,
             built: None,
         })

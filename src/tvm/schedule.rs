@@ -56,6 +56,7 @@ pub enum Choice {
 
 /// A schedule that went through MetaSchedule's post-processing.
 pub struct Scheduled {
+    pub schedule: Any,
     pub module: Any,
     pub trace: Any,
     pub choices: Vec<Choice>,
@@ -101,10 +102,36 @@ fn sampling(trace: &Any, instruction: Any) -> Result<Option<Sampling>> {
 }
 
 /// A schedule of the module, not yet changed.
-fn fresh(module: &Any, seed: u64) -> Result<Any> {
-    // TVM's own seeds are below 2^31 and not zero.
-    let seed = (seed % 0x7fff_fffe) as i64 + 1;
-    call!("s_tir.schedule.TracedSchedule", *module, seed, 0i64, 2i64, true)
+pub fn fresh(module: &Any, seed: u64) -> Result<Any> {
+    call!("s_tir.schedule.TracedSchedule", *module, tvm_seed(seed), 0i64, 2i64, true)
+}
+
+/// The choices of a design that a trace's samplings may stand for: the same, or, where the design is ours and the trace was
+/// simplified, all values of those that no instruction refers to.
+fn completed(design: &Design, theirs: &[Sampling]) -> Vec<Vec<Choice>> {
+    let kinds = |samplings: &[Sampling]| samplings.iter().map(|s| s.kind.clone()).collect::<Vec<_>>();
+    if kinds(&design.samplings) == kinds(theirs) {
+        return vec![theirs.iter().map(|s| s.chosen.clone()).collect()];
+    }
+    let mut found = vec![vec![]];
+    let mut given = theirs.iter();
+    for sampling in &design.samplings {
+        let values = match sampling.kind {
+            SamplingKind::Categorical { n } if design.instructions.is_none() => (0..n).map(Choice::Number).collect(),
+            _ => match given.next() {
+                Some(g) if g.kind == sampling.kind => vec![g.chosen.clone()],
+                _ => return vec![],
+            },
+        };
+        let longer = |start: &Vec<Choice>| values.iter().map(|v| [&start[..], std::slice::from_ref(v)].concat()).collect::<Vec<_>>();
+        found = found.iter().flat_map(longer).collect();
+    }
+    if given.next().is_some() { vec![] } else { found }
+}
+
+/// TVM's own seeds are below 2^31 and not zero.
+fn tvm_seed(seed: u64) -> i64 {
+    (seed % 0x7fff_fffe) as i64 + 1
 }
 
 /// What was done to a schedule so far, and the choices in it.
@@ -124,30 +151,82 @@ impl Workload {
     /// # Errors
     /// [`Error::Library`] with TVM's words when its rules refuse the module.
     pub fn new(module: Any, target: Target) -> Result<Workload> {
-        let rules = call!("s_tir.meta_schedule.ScheduleRuleDefaultLLVM")?;
-        let postprocs = call!("s_tir.meta_schedule.PostprocDefaultLLVM")?;
-        let mutators = call!("s_tir.meta_schedule.MutatorDefaultLLVM")?;
-        let generator = call!("s_tir.meta_schedule.SpaceGeneratorPostOrderApply", NONE, rules, postprocs, mutators)?;
-        let silent: Function = func(|_| Ok(Any::from(())));
-        let context = call!("s_tir.meta_schedule.TuneContext", module, target.node, generator, NONE, text("main"), 1i64, 1i64, silent)?;
-        call!("s_tir.meta_schedule.TuneContextInitialize", context)?;
+        let mut workload = Workload { module, target, designs: vec![], postprocs: vec![], _context: Any::from(NONE) };
+        let (context, generator) = workload.context(None, 1, 1)?;
+        let (module, target) = (&workload.module, &workload.target);
         let mut designs = Vec::new();
-        for schedule in items(&call!("s_tir.meta_schedule.SpaceGeneratorGenerateDesignSpace", generator, module)?)? {
+        for schedule in items(&call!("s_tir.meta_schedule.SpaceGeneratorGenerateDesignSpace", generator, *module)?)? {
             let (instructions, samplings) = samplings(&schedule)?;
             designs.push(Design { instructions: Some(instructions), samplings });
         }
-        if sketch::applies(&fresh(&module, 1)?)? {
+        if sketch::applies(&fresh(module, 1)?)? {
             // what TVM refuses may be the random choices
             for seed in 1..=MAX_DRAWS {
-                let schedule = fresh(&module, seed)?;
+                let schedule = fresh(module, seed)?;
                 if sketch::apply(&schedule, target.n_cores, None).is_ok() {
                     designs.push(Design { instructions: None, samplings: samplings(&schedule)?.1 });
                     break;
                 }
             }
         }
-        let postprocs = items(&field(&generator, "postprocs")?)?;
-        Ok(Workload { module, target, designs, postprocs, _context: context })
+        workload.designs = designs;
+        workload.postprocs = items(&field(&generator, "postprocs")?)?;
+        workload._context = context;
+        Ok(workload)
+    }
+
+    /// MetaSchedule's context and space generator for this module, with the default rules, post-processors and mutators.
+    pub(super) fn context(&self, strategy: Option<&Any>, n_threads: usize, seed: u64) -> Result<(Any, Any)> {
+        let rules = call!("s_tir.meta_schedule.ScheduleRuleDefaultLLVM")?;
+        let postprocs = call!("s_tir.meta_schedule.PostprocDefaultLLVM")?;
+        let mutators = call!("s_tir.meta_schedule.MutatorDefaultLLVM")?;
+        let generator = call!("s_tir.meta_schedule.SpaceGeneratorPostOrderApply", NONE, rules, postprocs, mutators)?;
+        let silent: Function = func(|_| Ok(Any::from(())));
+        let strategy = strategy.cloned().unwrap_or(Any::from(NONE));
+        let (name, n_threads, seed) = (text("main"), n_threads as i64, tvm_seed(seed));
+        let context = call!(
+            "s_tir.meta_schedule.TuneContext",
+            self.module,
+            self.target.node,
+            generator,
+            strategy,
+            name,
+            n_threads,
+            seed,
+            silent
+        )?;
+        call!("s_tir.meta_schedule.TuneContextInitialize", context)?;
+        Ok((context, generator))
+    }
+
+    /// The module after MetaSchedule's post-processors.
+    fn post_process(&self, schedule: &Any) -> Result<Any> {
+        call!("s_tir.schedule.ScheduleEnterPostproc", *schedule)?;
+        for postproc in &self.postprocs {
+            if !cast::<bool>(call!("s_tir.meta_schedule.PostprocApply", *postproc, *schedule)?, "postproc's answer")? {
+                return Err(Error::Library("a post-processor of MetaSchedule refused the schedule: sample another".into()));
+            }
+        }
+        call!("s_tir.schedule.ScheduleGetMod", *schedule)
+    }
+
+    /// The design and choices that a trace stands for, if they make the program of that hash; `None` where none does, as after
+    /// mutations of annotations or with rules other than the default ones.
+    pub fn find(&self, trace: &Any, hash: u64) -> Result<Option<(usize, Vec<Choice>)>> {
+        let mut theirs = Vec::new();
+        for instruction in items(&field(trace, "insts")?)? {
+            theirs.extend(sampling(trace, instruction)?);
+        }
+        for (number, design) in self.designs.iter().enumerate() {
+            for choices in completed(design, &theirs) {
+                if let Ok(scheduled) = self.schedule(number, Some(&choices), 1)
+                    && super::structural_hash(&scheduled.module)? == hash
+                {
+                    return Ok(Some((number, choices)));
+                }
+            }
+        }
+        Ok(None)
     }
 
     pub fn n_designs(&self) -> usize {
@@ -200,15 +279,9 @@ impl Workload {
         let replay_secs = start.elapsed().as_secs_f64();
         let start = std::time::Instant::now();
         let choices = samplings(&schedule)?.1.into_iter().map(|s| s.chosen).collect();
-        call!("s_tir.schedule.ScheduleEnterPostproc", schedule)?;
-        for postproc in &self.postprocs {
-            if !cast::<bool>(call!("s_tir.meta_schedule.PostprocApply", *postproc, schedule)?, "postproc's answer")? {
-                return Err(Error::Library("a post-processor of MetaSchedule refused the schedule: sample another".into()));
-            }
-        }
-        let module = call!("s_tir.schedule.ScheduleGetMod", schedule)?;
+        let module = self.post_process(&schedule)?;
         let trace = call!("s_tir.schedule.ScheduleGetTrace", schedule)?;
-        Ok(Scheduled { module, trace, choices, replay_secs, postproc_secs: start.elapsed().as_secs_f64() })
+        Ok(Scheduled { schedule, module, trace, choices, replay_secs, postproc_secs: start.elapsed().as_secs_f64() })
     }
 }
 
@@ -248,7 +321,7 @@ fn plain(value: &Any) -> Result<Value> {
 }
 
 /// A MetaSchedule JSON database in `folder`, in the two files that stock TVM reads.
-pub struct Database(Any);
+pub struct Database(pub(super) Any);
 
 impl Database {
     /// Opens it, or makes an empty one.
@@ -260,6 +333,42 @@ impl Database {
         let workloads = file("database_workload.json");
         let records = file("database_tuning_record.json");
         call!("s_tir.meta_schedule.DatabaseJSONDatabase", workloads, records, true, text("structural")).map(Database)
+    }
+
+    /// An empty one that is kept nowhere.
+    pub fn in_memory() -> Result<Database> {
+        call!("s_tir.meta_schedule.DatabaseMemoryDatabase", text("structural")).map(Database)
+    }
+
+    /// The records of a workload that its design spaces hold, the fastest first: design, choices, the program's hash, and mean
+    /// seconds as they were recorded. And how many of its records the spaces do not hold.
+    ///
+    /// # Errors
+    /// [`Error::Library`] with TVM's words when a record cannot be read.
+    pub fn records(&self, workload: &Workload) -> Result<(Vec<Record>, usize)> {
+        if !cast::<bool>(call!("s_tir.meta_schedule.DatabaseHasWorkload", self.0, workload.module)?, "answer")? {
+            return Ok((vec![], 0));
+        }
+        let entry = call!("s_tir.meta_schedule.DatabaseCommitWorkload", self.0, workload.module)?;
+        let n: i64 = cast(call!("s_tir.meta_schedule.DatabaseSize", self.0)?, "database size")?;
+        let records = call!("s_tir.meta_schedule.DatabaseGetTopK", self.0, entry, n)?;
+        let (mut found, mut n_foreign) = (Vec::new(), 0);
+        for record in items(&records)? {
+            let trace = field(&record, "trace")?;
+            let secs = mean_secs(&record)?;
+            let schedule = fresh(&workload.module, 1)?;
+            let replayed = call!("s_tir.schedule.TraceApplyToSchedule", trace, schedule, true, NONE).and_then(|_| workload.post_process(&schedule));
+            let known = match replayed {
+                Ok(module) => {
+                    let hash = super::structural_hash(&module)?;
+                    workload.find(&trace, hash)?.map(|(design, choices)| Record { design, choices, hash, secs })
+                }
+                Err(_) => None,
+            };
+            n_foreign += usize::from(known.is_none());
+            found.extend(known);
+        }
+        Ok((found, n_foreign))
     }
 
     /// Appends one measured schedule; `samples` are seconds.
@@ -279,11 +388,22 @@ impl Database {
         if is_none(&found) {
             return Ok((None, n as usize));
         }
-        let mut secs = Vec::new();
-        for sample in items(&field(&found, "run_secs")?)? {
-            secs.push(cast::<f64>(field(&sample, "value")?, "seconds")?);
-        }
-        let mean = secs.iter().sum::<f64>() / secs.len().max(1) as f64;
-        Ok((Some(mean), n as usize))
+        Ok((Some(mean_secs(&found)?), n as usize))
     }
+}
+
+/// A schedule that a database holds.
+pub struct Record {
+    pub design: usize,
+    pub choices: Vec<Choice>,
+    pub hash: u64,
+    pub secs: f64,
+}
+
+fn mean_secs(record: &Any) -> Result<f64> {
+    let mut secs = Vec::new();
+    for sample in items(&field(record, "run_secs")?)? {
+        secs.push(cast::<f64>(field(&sample, "value")?, "seconds")?);
+    }
+    Ok(secs.iter().sum::<f64>() / secs.len().max(1) as f64)
 }
