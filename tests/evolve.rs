@@ -8,7 +8,7 @@ use syntune::lower::te::module;
 use syntune::lower::{Epilogue, channels_last};
 use syntune::tvm::evolve::{Evolution, Settings};
 use syntune::tvm::schedule::{Database, Workload};
-use syntune::tvm::{self, structural_hash};
+use syntune::tvm::{self, ffi, structural_hash};
 
 fn workload() -> Workload {
     let nest = conv2d(8, 16, 6, 6, 3).with_epilogue(Epilogue { bias: true, relu: true, ..Epilogue::default() }, 1);
@@ -34,11 +34,14 @@ fn records_of_a_database_are_configs_of_the_spaces_again() {
     // a trace that is none of a design's
     let mut foreign = workload.schedule(0, None, 1).unwrap();
     let bare = syntune::call!("s_tir.schedule.TracedSchedule", workload.module, 1i64, 0i64, 2i64, true).unwrap();
+    let root = syntune::call!("s_tir.schedule.ScheduleGetSBlock", bare, ffi::text("root"), ffi::text("main")).unwrap();
+    let block = ffi::items(&syntune::call!("s_tir.schedule.ScheduleGetChildBlocks", bare, root).unwrap()).unwrap().remove(0);
+    let first = ffi::items(&syntune::call!("s_tir.schedule.ScheduleGetLoops", bare, block).unwrap()).unwrap().remove(0);
+    syntune::call!("s_tir.schedule.ScheduleUnroll", bare, first).unwrap();
     foreign.trace = syntune::call!("s_tir.schedule.ScheduleGetTrace", bare).unwrap();
     database.record(&workload, &foreign, &[1.0]).unwrap();
     let (records, n_foreign) = Database::open(folder.path()).unwrap().records(&workload).unwrap();
-    assert_eq!(n_foreign, 1);
-    assert_eq!(records.len(), expected.len());
+    assert_eq!((records.len(), n_foreign), (expected.len(), 1));
     for (record, (design, choices, hash, secs)) in records.iter().zip(&expected) {
         assert_eq!(record.hash, *hash);
         assert!((record.secs - secs).abs() < 1e-9);
