@@ -70,7 +70,7 @@ fn conv(ci: i64, co: i64, h: i64, k: i64, groups: i64) -> Result<Vec<Way>> {
         Box::new(move || x.f_conv2d(&weight, Some(&bias), [1, 1], pad, [1, 1], groups).map(drop))
     };
     let blocked = x.f_to_mkldnn(Kind::Float)?;
-    let packed = weight.f_to_mkldnn(Kind::Float)?.f_mkldnn_reorder_conv2d_weight(pad, [1, 1], [1, 1], groups, [1, ci, h, h])?;
+    let packed = weight.f_to_mkldnn(Kind::Float)?.f_mkldnn_reorder_conv2d_weight(pad, [1, 1], [1, 1], groups, &[1, ci, h, h][..])?;
     Ok(vec![
         ("libtorch", run(x.shallow_clone(), weight.shallow_clone(), bias.shallow_clone())),
         ("libtorch channels last", run(channels_last(&x)?, channels_last(&weight)?, bias.shallow_clone())),
@@ -83,7 +83,7 @@ fn report(name: &str, flops: f64, ways: Vec<Way>, n_threads: i32, out: Option<&s
     for _ in 0..N_ROUNDS {
         for ((_, way), samples) in ways.iter().zip(&mut samples) {
             way()?;
-            let call = || way().map_err(|e| syntune::Error::Library(e.to_string()));
+            let call = || way().map_err(|e| syntune::error::Error::Library(e.to_string()));
             samples.extend(measure::time(&Effort { budget_secs: 0.3, ..Effort::THOROUGH }, call)?);
         }
     }
