@@ -138,7 +138,7 @@ fn bad_input_says_what_to_do_and_ends_with_code_2() {
         (refused(&["tune", "resnet-small", "--trials", "3"]), vec!["distinct kernels", "at least as many"]),
         (refused(&["tune", "resnet-small", "--shape", "N=1"]), vec!["is a model", "leave out --shape"]),
         (refused(&["tune", "resnet-big"]), vec!["no operator is called"]),
-        (refused(&["tune"]), vec!["--spec", "--store", "WHAT"]),
+        (refused(&["tune"]), vec!["give an operator", "--spec FILE", "--store FILE"]),
         (refused(&["tune", "--spec", "nowhere.toml"]), vec!["nowhere.toml", "examples/demo.toml"]),
         (refused(&["tune", "--store", "nowhere.db"]), vec!["--trial"]),
         (refused(&["tune", "--store", "nowhere.db", "--trial", "1"]), vec!["nowhere.db", "no such store"]),
@@ -156,12 +156,12 @@ fn bad_input_says_what_to_do_and_ends_with_code_2() {
     }
 }
 
-/// A store whose spec fills one slot, with one trial.
+/// A store with one trial: a projection in all twelve slots of a narrow transformer.
 fn store_with_a_trial(folder: &Path) -> (String, String) {
     let file = folder.join("demo.db");
-    let spec = Spec::parse("[slots]\nlayers = [\"block3.conv1\"]\n[tune]\nstrategy = \"random\"\n", Path::new("s.toml")).unwrap();
-    let store = Store::open_or_create(&file, &spec).unwrap();
-    let operator = library::resolve("conv1x1").unwrap();
+    let text = "[backbone]\nname = \"transformer-small\"\nwidth = 16\n[tune]\nstrategy = \"random\"\n";
+    let store = Store::open_or_create(&file, &Spec::parse(text, Path::new("s.toml")).unwrap()).unwrap();
+    let operator = library::resolve("linear").unwrap();
     let id = operator.id().to_string();
     let proposal = Proposal { operator: operator.to_string(), id: id.clone(), formula: None, n_macs: None, n_params: None };
     assert_eq!(store.propose(&proposal).unwrap().unwrap().number, 1);
@@ -200,38 +200,25 @@ fn an_operator_is_tuned_with_shares_of_the_peak() {
 
 #[cfg(feature = "tvm")]
 #[test]
-fn a_trial_is_tuned_by_number_and_by_id_in_the_slots_of_its_study() {
+fn the_slots_of_a_trial_are_tuned_in_one_budget() {
     let folder = tempfile::tempdir().unwrap();
     let (store, id) = store_with_a_trial(folder.path());
-    let output = done(&["tune", "--store", &store, "--trial", &id, "--trials", "2", "--format", "csv"], "");
-    let rows: Vec<Vec<&str>> = output.lines().map(|l| l.split(',').collect()).collect();
-    assert_eq!((rows[0][0], rows[1][0], rows[1][1], rows[1][6], rows.len()), ("kernel", "block3.conv1", "1", "2", 2), "{output}");
-    let output = done(&["tune", &format!("{store}#1"), "--trials", "2", "--format", "json"], "");
-    let all: serde_json::Value = serde_json::from_str(output.lines().last().unwrap()).unwrap();
-    assert_eq!(
-        (all["model"].as_str(), all["n_kernels"].as_i64(), all["n_measured"].as_i64()),
-        (Some("the slots of trial 1"), Some(1), Some(2))
-    );
-    assert!(all["secs"].as_f64().unwrap() > 0.0 && all["calibration"]["gflops"].as_f64().unwrap() > 0.0, "{output}");
-}
-
-#[cfg(feature = "tvm")]
-#[test]
-fn a_model_is_tuned_in_one_budget() {
-    let folder = tempfile::tempdir().unwrap();
-    let spec = folder.path().join("s.toml");
-    std::fs::write(&spec, "[backbone]\nwidth = 4\n[tune]\nstrategy = \"random\"\n").unwrap();
     let database = folder.path().join("tuned");
-    let tune = ["tune", "conv1x1", "--spec", spec.to_str().unwrap(), "--format", "json", "--database", database.to_str().unwrap()];
-    let output = done(&[&tune[..], &["--trials", "20"]].concat(), "");
+    let both = ["--database", database.to_str().unwrap(), "--format", "json", "--trials", "9"];
+    let output = done(&[&["tune", "--store", &store, "--trial", &id], &both[..]].concat(), "");
     let mut rows: Vec<serde_json::Value> = output.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let all = rows.pop().unwrap();
-    assert_eq!((all["model"].as_str(), all["n_measured"].as_i64()), (Some("search"), Some(20)), "{all}");
-    assert_eq!(rows.iter().map(|r| r["outcome"]["n_measured"].as_i64().unwrap()).sum::<i64>(), 20);
-    let secs = |r: &serde_json::Value| r["count"].as_f64().unwrap() * r["outcome"]["median_secs"].as_f64().unwrap();
-    let total: f64 = rows.iter().map(secs).sum();
-    assert!((total / all["secs"].as_f64().unwrap() - 1.0).abs() < 1e-9);
-    assert!(rows.iter().any(|r| r["count"].as_i64() > Some(1)) && rows.len() > 5, "{output}");
+    assert_eq!((all["model"].as_str(), all["n_measured"].as_i64()), (Some("the slots of trial 1"), Some(9)), "{all}");
+    assert!(all["calibration"]["gflops"].as_f64().unwrap() > 0.0, "{all}");
+    let sum = |of: &dyn Fn(&serde_json::Value) -> f64| rows.iter().map(of).sum::<f64>();
+    assert_eq!(sum(&|r| r["count"].as_f64().unwrap()), 12.0, "{output}");
+    assert_eq!(sum(&|r| r["outcome"]["n_measured"].as_f64().unwrap()), 9.0);
+    assert!((1..12).contains(&rows.len()), "alike kernels are tuned once: {output}");
+    let secs = sum(&|r| r["count"].as_f64().unwrap() * r["outcome"]["median_secs"].as_f64().unwrap());
+    assert!((secs / all["secs"].as_f64().unwrap() - 1.0).abs() < 1e-9, "{output}");
     let records = std::fs::read_to_string(database.join("database_tuning_record.json")).unwrap();
     assert_eq!(records.lines().count(), rows.len());
+    let output = done(&["tune", &format!("{store}#1"), "--trials", "5", "--format", "csv"], "");
+    assert_eq!(output.lines().count(), 1 + rows.len(), "{output}");
+    assert!(output.starts_with("kernel,count,median_secs,"), "{output}");
 }

@@ -11,7 +11,7 @@ use crate::store::Store;
 use crate::synth::{Binding, Operator};
 use crate::tune::peak::{Calibration, calibrate};
 use crate::tune::tasks::{Kernel, tune_model};
-use crate::tune::{Limits, LocalRunner, Measurement, Options, Outcome, StopReason, Task};
+use crate::tune::{Effort, Limits, LocalRunner, Measurement, Options, Outcome, StopReason, Task};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
@@ -21,6 +21,8 @@ use std::time::Instant;
 
 /// Programs measured of each kernel, on average, where `--trials` is not given.
 const TRIALS_EACH: usize = 64;
+/// The last word on each of several kernels, as in a search's finals: a second for each of three would take longer than most searches.
+const SETTLE: Effort = Effort { sample_secs: 0.004, min_samples: 9, max_samples: 41, budget_secs: 0.25, hopeless_secs: f64::MAX };
 /// Where stderr is no terminal, faster programs are told at most this often, and the state at least so often.
 const TELL_SECS: f64 = 1.0;
 const SILENT_SECS: f64 = 15.0;
@@ -29,7 +31,6 @@ const SILENT_SECS: f64 = 15.0;
 pub(super) struct TuneArgs {
     /// An operator: a name (see `synth --library`), a text `y[…] = …`, a file or `-`; a trial `STORE#NUMBER`, whose slots are tuned
     /// (its operator alone with `--shape`); or a model: resnet-small, resnet-strided, transformer-small
-    #[arg(required_unless_present_any = ["spec", "store"])]
     what: Option<String>,
     /// Values of the operator's variables [default: N=1,Ci=64,Co=64,C=64,H=28,W=28,L=16,k=3,g=4,s=2,r=2]
     #[arg(long, value_name = "NAME=N,…", conflicts_with_all = ["spec", "store"])]
@@ -111,7 +112,11 @@ impl TuneArgs {
             let operator = self.what.as_deref().map(read_operator).transpose()?;
             return of_model(spec.name.clone(), spec, file, operator.as_ref());
         }
-        let what = self.what.as_deref().unwrap_or_default();
+        let Some(what) = self.what.as_deref() else {
+            return invalid(
+                "nothing to tune is named: give an operator, a model such as resnet-small, --spec FILE, or --store FILE --trial NUMBER",
+            );
+        };
         let is_bare = self.shape.is_none() && self.epilogue.is_empty() && !self.channels_first;
         if let Some(network) = Network::named(what) {
             if !is_bare {
@@ -205,6 +210,9 @@ pub(super) fn tune(args: &TuneArgs) -> Result<Exit> {
         }
     };
     options.limit_secs = args.minutes.map_or(f64::MAX, |m| m * 60.0);
+    if asked.len() > 1 {
+        options.final_effort = SETTLE;
+    }
     let work = interruptible()?;
     options.stop = work.stop.clone();
     let mut runner = LocalRunner::new(Limits::default())?;
