@@ -176,6 +176,7 @@ fn a_kernel_without_more_programs_leaves_its_share_to_others() {
     let kernels = [kernel("steep", 1.0), kernel("flat", 1.0)];
     let (outcomes, stop) = tune_model(&mut fake, &kernels, &options(64), &mut |_, _| {}).unwrap();
     assert_eq!((shares(&outcomes), stop), (vec![4, 4], StopReason::Exhausted { n: 8 }));
+    assert_eq!(outcomes[0].stop, StopReason::Exhausted { n: 4 });
 }
 
 #[test]

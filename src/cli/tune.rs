@@ -44,10 +44,10 @@ pub(super) struct TuneArgs {
     /// The trial's number or its operator's id
     #[arg(long, requires = "store")]
     trial: Option<String>,
-    /// `host`, or a TVM target such as "llvm -mcpu=skylake-avx512" [default: the spec's, or host]
+    /// `host`, or a TVM target such as "llvm -mcpu=skylake-avx512" [default: the spec's; host]
     #[arg(long)]
     target: Option<String>,
-    /// Threads of the kernels [default: the spec's, or 1]
+    /// Threads of the kernels [default: the spec's; 1]
     #[arg(long)]
     threads: Option<usize>,
     /// Programs to measure in all [default: 64 for each distinct kernel]
@@ -56,10 +56,10 @@ pub(super) struct TuneArgs {
     /// Stop proposing after so many minutes
     #[arg(long)]
     minutes: Option<f64>,
-    /// How schedules are proposed [default: the spec's, or evolution]
+    /// How schedules are proposed [default: the spec's]
     #[arg(long)]
     strategy: Option<String>,
-    /// [default: the spec's, or 0]
+    /// [default: the spec's; 0]
     #[arg(long)]
     seed: Option<u64>,
     /// What follows the operator in its model, fused into the kernel: any of scale,bias,residual,relu

@@ -82,8 +82,9 @@ fn measure(runner: &mut LocalRunner, tile: (i64, i64), target: &str, n_threads: 
     let expected = vec![(output, Some(expected))];
     let request = MeasureRequest { program, expected, tolerance: TOLERANCE, save: vec![], effort: Some(EFFORT) };
     let measured = runner.run(&request, n_threads, LIMIT_SECS)?;
+    // other work only adds time
     let calibration = |samples: &Samples| {
-        let secs = samples.quartile_secs();
+        let secs = samples.min_secs();
         Calibration { secs, gflops: n_flops / secs / 1e9 }
     };
     Ok(measured.map(|(samples, _)| calibration(&samples)))

@@ -61,7 +61,8 @@ struct Search<'a> {
     n_measured: usize,
     /// The best seconds after each slice.
     curve: Vec<f64>,
-    exhausted: bool,
+    /// Why it proposes nothing more.
+    ended: Option<StopReason>,
 }
 
 impl Search<'_> {
@@ -104,7 +105,7 @@ pub fn tune_model(
     for (Kernel { name, task, weight, floor_secs, known }, lent) in kernels.iter().zip(&mut lent) {
         let own = Options { n_trials: n_each, batch, seed: child_seed(options.seed, name), ..options.clone() };
         let tuner = Tuner::new(lent, task.clone(), own).resume(known.clone());
-        let mut search = Search { tuner, weight: *weight, floor_secs: *floor_secs, n_measured: 0, curve: vec![], exhausted: false };
+        let mut search = Search { tuner, weight: *weight, floor_secs: *floor_secs, n_measured: 0, curve: vec![], ended: None };
         for some in known.chunks(batch) {
             search.curve.push(some.iter().map(Measurement::rank_secs).fold(search.best_secs(), f64::min));
             search.n_measured += some.len();
@@ -132,15 +133,15 @@ pub fn tune_model(
             on_measurement(place, m);
         })?;
         search.curve.push(best_secs);
-        search.exhausted = matches!(stop, StopReason::Exhausted { .. });
+        search.ended = Some(stop).filter(|s| !matches!(s, StopReason::Trials { .. }));
     };
-    let outcomes = searches.into_iter().map(|s| s.tuner.finish(stop)).collect::<Result<_>>()?;
+    let outcomes = searches.into_iter().map(|s| s.tuner.finish(s.ended.unwrap_or(stop))).collect::<Result<_>>()?;
     Ok((outcomes, stop))
 }
 
-/// Whose turn it is: the first that had none, else the greatest gain (the first of equal ones); `None` where all are exhausted.
+/// Whose turn it is: the first that had none, else the greatest gain (the first of equal ones); `None` where all have ended.
 fn next(searches: &[Search]) -> Option<usize> {
-    let alive = || (0..searches.len()).filter(|&i| !searches[i].exhausted);
+    let alive = || (0..searches.len()).filter(|&i| searches[i].ended.is_none());
     if let Some(new) = alive().find(|&i| searches[i].curve.is_empty()) {
         return Some(new);
     }
