@@ -194,7 +194,7 @@ fn time_and_interruption_end_it() {
     let curves: [(&str, Curve); 2] = [("steep", steep), ("flat", flat)];
     let late = Options { limit_secs: 0.0, ..options(64) };
     let (outcomes, stop) = tune_model(&mut Fake::new(&curves), &kernels, &late, &mut |_, _| {}).unwrap();
-    assert_eq!((shares(&outcomes), stop), (vec![0, 0], StopReason::TimeLimit { secs: 0.0 }));
+    assert_eq!((shares(&outcomes), stop), (vec![1, 1], StopReason::TimeLimit { secs: 0.0 }), "one each: a model needs all of its kernels");
     let options = options(64);
     let mut n = 0;
     let (outcomes, stop) = tune_model(&mut Fake::new(&curves), &kernels, &options, &mut |_, _| {

@@ -3,11 +3,11 @@
 use super::{Exit, SHAPE, epilogue, interruptible, put, read_operator, slots_of};
 use crate::error::{Context, Error, Result, invalid};
 use crate::lower::{self, LoopNest};
-use crate::report::Format;
+use crate::report::{self, Format};
 use crate::search::Slots;
 use crate::search::model::Call;
 use crate::spec::{Network, Spec, Strategy};
-use crate::store::Store;
+use crate::store::{Store, Timing};
 use crate::synth::{Binding, Operator};
 use crate::tune::peak::{Calibration, calibrate};
 use crate::tune::tasks::{Kernel, tune_model};
@@ -240,6 +240,10 @@ pub(super) fn tune(args: &TuneArgs) -> Result<Exit> {
     let mut talk = Talk::new(&kernels, peak, n_trials);
     let (outcomes, stop) = tune_model(&mut runner, &kernels, &options, &mut |place, m| talk.hear(place, m))?;
     talk.end();
+    let stop = match &outcomes[..] {
+        [one] => one.stop,
+        _ => stop,
+    };
     if let Some(folder) = &args.database {
         std::fs::create_dir_all(folder).context(|| format!("creating {}", folder.display()))?;
         for (kernel, outcome) in kernels.iter().zip(&outcomes) {
@@ -259,6 +263,11 @@ pub(super) fn tune(args: &TuneArgs) -> Result<Exit> {
 
 fn gflops(kernel: &Kernel, secs: f64) -> f64 {
     2.0 * kernel.task.nest.n_macs() as f64 / secs / 1e9
+}
+
+/// `12.34 µs`.
+fn time(secs: f64) -> String {
+    if secs < 1e-3 { format!("{:.2} µs", secs * 1e6) } else { format!("{:.3} ms", secs * 1e3) }
 }
 
 /// `95.1 GFLOP/s (81 % of peak)`.
@@ -285,7 +294,7 @@ impl<'a> Talk<'a> {
     fn new(kernels: &'a [Kernel], peak: Option<Calibration>, n_trials: usize) -> Talk<'a> {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(n_trials as u64), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{bar:24} {pos}/{len} programs, {eta} left; {msg}");
+            let style = ProgressStyle::with_template("{bar:24} {pos}/{len} programs, {eta} left; {wide_msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
         });
@@ -302,8 +311,8 @@ impl<'a> Talk<'a> {
         self.has_news |= secs < self.best_secs[place];
         self.best_secs[place] = self.best_secs[place].min(secs);
         if let Some(bar) = &self.bar {
-            bar.set_position(self.n_measured as u64);
             bar.set_message(if self.n_measured == self.n_trials { "measuring the best again".into() } else { self.state(place) });
+            bar.set_position(self.n_measured as u64);
             return;
         }
         let silent = self.told.elapsed().as_secs_f64();
@@ -321,8 +330,8 @@ impl<'a> Talk<'a> {
             return format!("{of}none works yet");
         }
         let total: f64 = self.kernels.iter().zip(&self.best_secs).map(|(k, s)| k.weight * s).sum();
-        let all = if self.kernels.len() > 1 && total.is_finite() { format!("; all kernels {:.4} ms", total * 1e3) } else { String::new() };
-        format!("{of}best {:.4} ms, {}{all}", secs * 1e3, speed(kernel, secs, self.peak))
+        let all = if self.kernels.len() > 1 && total.is_finite() { format!("; all kernels {}", time(total)) } else { String::new() };
+        format!("{of}best {}, {}{all}", time(secs), speed(kernel, secs, self.peak))
     }
 
     fn end(&self) {
@@ -354,7 +363,8 @@ impl Found<'_> {
     }
 
     fn print(&self, format: Format) -> Result<()> {
-        for (kernel, outcome) in self.kernels.iter().zip(self.outcomes).filter(|(_, o)| o.best.is_none()) {
+        let failed = |o: &Outcome| o.best.is_none() && (o.n_measured > 0 || self.stop != StopReason::Interrupted);
+        for (kernel, outcome) in self.kernels.iter().zip(self.outcomes).filter(|(_, o)| failed(o)) {
             let why = outcome.example.as_ref().map_or(String::new(), |f| format!(": {f}"));
             eprintln!("syntune: {}: none of {} programs works{why}", kernel.name, outcome.n_measured);
         }
@@ -370,13 +380,13 @@ impl Found<'_> {
         let width = self.kernels.iter().map(|k| k.name.len()).max().unwrap_or(0);
         for (kernel, outcome) in self.kernels.iter().zip(self.outcomes) {
             let Some(best) = &outcome.best else { continue };
-            let (secs, spread) = (best.secs() * 1e3, best.samples.spread_secs() * 1e3);
+            let time = Timing::of(&best.samples.0).map_or(time(best.secs()), report::time);
             let speed = speed(kernel, best.secs(), self.peak);
             text += &match self.subject {
-                Subject::One { .. } => format!("{secs:.4} ms ± {spread:.4}, {speed}, {} thread(s)\n", kernel.task.n_threads),
+                Subject::One { .. } => format!("{time}, {speed}, {} thread(s)\n", kernel.task.n_threads),
                 Subject::Model { .. } => {
                     let (name, n) = (&kernel.name, outcome.n_measured);
-                    format!("{name:width$} {:3} × {secs:.4} ms ± {spread:.4}  {n:4} programs, {speed}\n", kernel.weight)
+                    format!("{name:width$} {:3} × {time:16} {n:4} programs, {speed}\n", kernel.weight)
                 }
             };
         }
@@ -385,7 +395,7 @@ impl Found<'_> {
         }
         if let (Subject::Model { name }, Some(secs)) = (&self.subject, self.secs()) {
             let n_threads = self.kernels.first().map_or(1, |k| k.task.n_threads);
-            text += &format!("{name}: {:.4} ms in {} kernels, {n_threads} thread(s)\n", secs * 1e3, self.kernels.len());
+            text += &format!("{name}: {} in {} kernels, {n_threads} thread(s)\n", time(secs), self.kernels.len());
         }
         text += &format!("{} programs measured in {:.1} s ({})", self.n_measured(), self.total_secs, self.stop);
         match (&self.subject, self.outcomes) {

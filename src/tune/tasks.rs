@@ -82,8 +82,8 @@ impl Search<'_> {
 }
 
 /// Searches the schedules of all kernels within one budget: `options.n_trials` measurements in all, known ones included, and
-/// `options.limit_secs`. Outcomes come in the order of the kernels. `on_measurement` gets the kernel's place and each new result as soon
-/// as it is known.
+/// `options.limit_secs`, after which a kernel that had no turn yet still gets one program. Outcomes come in the order of the kernels.
+/// `on_measurement` gets the kernel's place and each new result as soon as it is known.
 ///
 /// # Errors
 /// As [`Tuner::run`].
@@ -100,10 +100,10 @@ pub fn tune_model(
     let n_each = options.n_trials.div_ceil(n_kernels);
     // a budget below one batch each still gives every kernel something
     let batch = Options::new(n_each, 0).batch.min(options.batch).min(options.n_trials / n_kernels).max(1);
-    let slice = if kernels.len() > 1 { batch } else { options.n_trials };
+    let (slice, limit_secs) = if kernels.len() > 1 { (batch, f64::MAX) } else { (options.n_trials, options.limit_secs) };
     let mut searches = Vec::new();
     for (Kernel { name, task, weight, floor_secs, known }, lent) in kernels.iter().zip(&mut lent) {
-        let own = Options { n_trials: n_each, batch, seed: child_seed(options.seed, name), ..options.clone() };
+        let own = Options { n_trials: n_each, batch, seed: child_seed(options.seed, name), limit_secs, ..options.clone() };
         let tuner = Tuner::new(lent, task.clone(), own).resume(known.clone());
         let mut search = Search { tuner, weight: *weight, floor_secs: *floor_secs, n_measured: 0, curve: vec![], ended: None };
         for some in known.chunks(batch) {
@@ -121,13 +121,16 @@ pub fn tune_model(
         if n_left == 0 {
             break StopReason::Trials { n: n_measured };
         }
-        if start.elapsed().as_secs_f64() > options.limit_secs {
+        let Some(place) = next(&searches) else { break StopReason::Exhausted { n: n_measured } };
+        let late = start.elapsed().as_secs_f64() > options.limit_secs;
+        if late && !searches[place].curve.is_empty() {
             break StopReason::TimeLimit { secs: options.limit_secs };
         }
-        let Some(place) = next(&searches) else { break StopReason::Exhausted { n: n_measured } };
+        // without any program a model cannot run
+        let n = if late { 1 } else { slice.min(n_left) };
         let search = &mut searches[place];
         let mut best_secs = search.best_secs();
-        let stop = search.tuner.advance(slice.min(n_left), &mut |m| {
+        let stop = search.tuner.advance(n, &mut |m| {
             search.n_measured += 1;
             best_secs = best_secs.min(m.rank_secs());
             on_measurement(place, m);
