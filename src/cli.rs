@@ -1,6 +1,7 @@
 //! The command line: one subcommand per room. stdout is data, stderr is talk.
 
 mod space;
+mod tune;
 
 use crate::error::{Context, Error, Result, invalid};
 use crate::lower::{self, Epilogue};
@@ -9,20 +10,22 @@ use crate::search::evaluate::{Evaluator, Job};
 use crate::search::machine::Machine;
 use crate::search::probe::probe;
 use crate::search::{self, Slots, Study};
-use crate::spec::{Spec, Strategy, refuse};
+use crate::spec::{Spec, refuse};
 use crate::store::Store;
 use crate::synth::{Binding, Operator, library};
 use crate::train::Outcome;
 use crate::tune::measure::TOLERANCE;
-use crate::tune::{Best, Limits, LocalRunner, Options, Task, Tuner, verify};
+use crate::tune::{Task, verify};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{IsTerminal, Read, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+/// Sizes of an operator's variables where none are given.
+const SHAPE: &str = "N=1,Ci=64,Co=64,C=64,H=28,W=28,L=16,k=3,g=4,s=2,r=2";
 
 /// After Ctrl-C the work under way may settle for so long.
 const GRACE: Duration = Duration::from_millis(1800);
@@ -67,8 +70,8 @@ enum Verb {
     Synth(space::SynthArgs),
     /// Print what an operator computes, in one of six forms
     Lower(LowerArgs),
-    /// Find a fast schedule of one operator on this machine
-    Tune(TuneArgs),
+    /// Find fast schedules of an operator, of a trial's slots or of a model on this machine
+    Tune(tune::TuneArgs),
     /// Train a spec's model with one operator in its slots
     Train(TrainArgs),
     /// Search for operators that make a spec's model faster
@@ -92,7 +95,7 @@ struct OperatorArgs {
     /// A name (see `synth --library`), a text `y[…] = …`, a trial `STORE#NUMBER`, a file with one of these, or `-`
     operator: String,
     /// Values of its variables
-    #[arg(long, default_value = "N=1,Ci=64,Co=64,C=64,H=28,W=28,L=16,k=3,g=4,s=2,r=2", value_name = "NAME=N,…")]
+    #[arg(long, default_value = SHAPE, value_name = "NAME=N,…")]
     shape: String,
 }
 
@@ -134,35 +137,6 @@ enum Form {
     Te,
     /// A standalone nn.Module to paste
     TorchPy,
-}
-
-#[derive(Args)]
-struct TuneArgs {
-    #[command(flatten)]
-    operator: OperatorArgs,
-    #[command(flatten)]
-    target: TargetArgs,
-    /// Programs to measure
-    #[arg(long, default_value_t = 64)]
-    trials: usize,
-    /// Stop proposing after so many minutes
-    #[arg(long)]
-    minutes: Option<f64>,
-    #[arg(long, default_value = "evolution")]
-    strategy: String,
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// What follows the operator in its model, fused into the kernel: any of scale,bias,residual,relu
-    #[arg(long, default_value = "", value_name = "PART,…")]
-    epilogue: String,
-    /// Store images as [n, c, h, w]; without it channels come last, which schedules like better
-    #[arg(long)]
-    channels_first: bool,
-    /// Append the best to a MetaSchedule JSON database in this folder
-    #[arg(long)]
-    database: Option<PathBuf>,
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
 }
 
 #[derive(Args)]
@@ -231,7 +205,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit> {
         Verb::Check(args) => space::check(&args),
         Verb::Synth(args) => space::synth(&args),
         Verb::Lower(args) => lower_verb(&args),
-        Verb::Tune(args) => tune_verb(&args),
+        Verb::Tune(args) => tune::tune(&args),
         Verb::Train(args) => train_verb(&args),
         Verb::Search(args) => search_verb(&args),
         Verb::Report(args) => report_verb(&args),
@@ -359,6 +333,12 @@ struct Interruptible {
     _folder: tempfile::TempDir,
 }
 
+impl Interruptible {
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
 /// The first Ctrl-C raises the flag; work that does not heed it in time, or a second Ctrl-C, ends the process and its files.
 fn interruptible() -> Result<Interruptible> {
     let folder = tempfile::Builder::new().prefix("syntune-").tempdir();
@@ -384,94 +364,6 @@ fn interruptible() -> Result<Interruptible> {
     };
     ctrlc::set_handler(handler).map_err(|e| Error::Invalid(format!("Ctrl-C cannot be handled ({e}): run in an ordinary terminal")))?;
     Ok(Interruptible { stop, _folder: folder })
-}
-
-fn tune_verb(args: &TuneArgs) -> Result<Exit> {
-    let (operator, binding) = args.operator.read()?;
-    if args.trials == 0 || args.target.threads == 0 {
-        return invalid("--trials and --threads must be at least 1");
-    }
-    let channel = lower::layout::channel(operator.outputs().len());
-    let mut nest = lower::lower(&operator, &binding)?.with_epilogue(epilogue(&args.epilogue)?, channel);
-    if !args.channels_first {
-        nest = lower::layout::channels_last(&nest).0;
-    }
-    let n_macs = nest.n_macs();
-    let task = Task { nest, target: args.target.target.clone(), n_threads: args.target.threads };
-    let mut options = Options::new(args.trials, args.seed);
-    options.strategy = match Strategy::named(&args.strategy) {
-        Some(strategy) => strategy,
-        None => return invalid(format!("--strategy: {:?} is unknown: use one of {}", args.strategy, Strategy::NAMES.join(", "))),
-    };
-    options.limit_secs = args.minutes.map_or(f64::MAX, |m| m * 60.0);
-    let work = interruptible()?;
-    options.stop = work.stop.clone();
-    let mut runner = LocalRunner::new(Limits::default())?;
-    runner.stop_with(work.stop.clone());
-    runner.target(&task.target, task.n_threads)?;
-    let talk = std::io::stderr().is_terminal();
-    let (mut n, mut best) = (0, f64::INFINITY);
-    let outcome = Tuner::new(&mut runner, task.clone(), options).run(&mut |m| {
-        n += 1;
-        best = best.min(m.secs());
-        if talk {
-            eprint!("\r{n}/{} programs, best {:.4} ms   ", args.trials, best * 1e3);
-        }
-    })?;
-    if talk {
-        eprintln!();
-    }
-    let Some(best) = outcome.best else {
-        let why = outcome.example.map_or(String::new(), |f| format!(": {f}"));
-        eprintln!("syntune: none of {} programs works{why}", outcome.n_measured);
-        return Ok(Exit::Nothing);
-    };
-    if let Some(folder) = &args.database {
-        std::fs::create_dir_all(folder).context(|| format!("creating {}", folder.display()))?;
-        runner.record(&task, &best.config, &best.samples, folder)?;
-    }
-    let (secs, spread) = (best.samples.median_secs(), best.samples.spread_secs());
-    let gflops = 2.0 * n_macs as f64 / secs / 1e9;
-    let (steps, count) = (outcome.cost.steps, outcome.n_measured.max(1) as f64);
-    put(&match args.format {
-        Format::Table => {
-            let mut text = format!("{:.4} ms ± {:.4}, {gflops:.1} GFLOP/s, {} thread(s)\n", secs * 1e3, spread * 1e3, task.n_threads);
-            text += &format!(
-                "{} programs measured in {:.1} s ({}); {} samples of the best\n",
-                outcome.n_measured,
-                outcome.cost.total_secs,
-                outcome.stop,
-                best.samples.n_samples()
-            );
-            let ms = |s: f64| s * 1e3 / count;
-            text += &format!(
-                "per program: replay {:.1} ms, postprocs {:.1} ms, lowering {:.1} ms, LLVM {:.1} ms, link {:.1} ms, run {:.1} ms\n",
-                ms(steps.replay_secs),
-                ms(steps.postproc_secs),
-                ms(steps.lower_secs),
-                ms(steps.llvm_secs),
-                ms(steps.link_secs),
-                ms(steps.run_secs)
-            );
-            for (cause, n) in &outcome.failures {
-                text += &format!("failed: {n} × {cause}\n");
-            }
-            text
-        }
-        Format::Json => format!(
-            "{}\n",
-            serde_json::json!({"version": 1, "operator": operator.to_string(), "binding": binding.to_string(), "gflops": gflops, "outcome": outcome_json(&outcome.failures, &best, outcome.n_measured, outcome.cost.total_secs), "steps": steps})
-        ),
-        Format::Csv => format!(
-            "median_secs,spread_secs,gflops,n_measured,total_secs\n{secs},{spread},{gflops},{},{}\n",
-            outcome.n_measured, outcome.cost.total_secs
-        ),
-    })?;
-    Ok(if outcome.stop == crate::tune::StopReason::Interrupted { Exit::Interrupted } else { Exit::Done })
-}
-
-fn outcome_json(failures: &BTreeMap<String, usize>, best: &Best, n_measured: usize, total_secs: f64) -> serde_json::Value {
-    serde_json::json!({"config": best.config, "samples_secs": best.samples.0, "median_secs": best.secs(), "n_measured": n_measured, "failures": failures, "total_secs": total_secs})
 }
 
 fn train_verb(args: &TrainArgs) -> Result<Exit> {

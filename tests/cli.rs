@@ -1,7 +1,11 @@
 //! The program as a person runs it: what goes to stdout, what to stderr, and how it ends.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use syntune::spec::Spec;
+use syntune::store::{Proposal, Store};
+use syntune::synth::library;
 
 fn syntune(arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_syntune"))
@@ -130,6 +134,14 @@ fn bad_input_says_what_to_do_and_ends_with_code_2() {
         (refused(&["tune", "conv", "--epilogue", "softmax"]), vec!["--epilogue", "relu"]),
         (refused(&["tune", "conv", "--strategy", "luck"]), vec!["--strategy", "evolution"]),
         (refused(&["tune", "conv", "--trials", "0"]), vec!["at least 1"]),
+        (refused(&["tune", "conv", "--minutes", "0"]), vec!["--minutes", "more than 0"]),
+        (refused(&["tune", "resnet-small", "--trials", "3"]), vec!["distinct kernels", "at least as many"]),
+        (refused(&["tune", "resnet-small", "--shape", "N=1"]), vec!["is a model", "leave out --shape"]),
+        (refused(&["tune", "resnet-big"]), vec!["no operator is called"]),
+        (refused(&["tune"]), vec!["give an operator", "--spec FILE", "--store FILE"]),
+        (refused(&["tune", "--spec", "nowhere.toml"]), vec!["nowhere.toml", "examples/demo.toml"]),
+        (refused(&["tune", "--store", "nowhere.db"]), vec!["--trial"]),
+        (refused(&["tune", "--store", "nowhere.db", "--trial", "1"]), vec!["nowhere.db", "no such store"]),
         (refused(&["report", "nowhere.db"]), vec!["nowhere.db", "no such store"]),
         (refused(&["check", "nowhere.toml"]), vec!["nowhere.toml"]),
         (refused(&["fly"]), vec!["fly"]),
@@ -142,4 +154,71 @@ fn bad_input_says_what_to_do_and_ends_with_code_2() {
             assert!(error.contains(part), "{part:?} is missing in: {error}");
         }
     }
+}
+
+/// A store with one trial: a projection in all twelve slots of a narrow transformer.
+fn store_with_a_trial(folder: &Path) -> (String, String) {
+    let file = folder.join("demo.db");
+    let text = "[backbone]\nname = \"transformer-small\"\nwidth = 16\n[tune]\nstrategy = \"random\"\n";
+    let store = Store::open_or_create(&file, &Spec::parse(text, Path::new("s.toml")).unwrap()).unwrap();
+    let operator = library::resolve("linear").unwrap();
+    let id = operator.id().to_string();
+    let proposal = Proposal { operator: operator.to_string(), id: id.clone(), formula: None, n_macs: None, n_params: None };
+    assert_eq!(store.propose(&proposal).unwrap().unwrap().number, 1);
+    (file.to_str().unwrap().to_string(), id)
+}
+
+#[test]
+fn a_trial_to_tune_is_told_from_those_that_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = store_with_a_trial(folder.path());
+    let error = refused(&["tune", "--store", &store, "--trial", "2"]);
+    assert!(error.contains("no trial 2") && error.contains("there are 1"), "{error}");
+    let error = refused(&["tune", "--store", &store, "--trial", "feedfeedfeedfeed"]);
+    assert!(error.contains("no trial \"feedfeedfeedfeed\"") && error.contains("--trials` lists"), "{error}");
+    assert!(refused(&["tune", &format!("{store}#7")]).contains("no trial 7"));
+}
+
+#[cfg(feature = "tvm")]
+#[test]
+fn an_operator_is_tuned_with_shares_of_the_peak() {
+    let conv = ["tune", "conv", "--shape", "N=1,Ci=8,Co=16,H=6,W=6,k=3", "--trials", "3"];
+    let output = syntune(&[&conv[..], &["--format", "json"]].concat(), "");
+    let talk = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{talk}");
+    let row: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((row["version"].as_i64(), row["outcome"]["n_measured"].as_i64()), (Some(1), Some(3)));
+    let secs = row["outcome"]["median_secs"].as_f64().unwrap();
+    let gflops = row["gflops"].as_f64().unwrap();
+    assert!((gflops * 1e9 * secs / (2.0 * 8.0 * 16.0 * 36.0 * 9.0) - 1.0).abs() < 1e-6, "{row}");
+    assert!(gflops < row["peak_gflops"].as_f64().unwrap() * 1.2, "{row}");
+    // without a terminal plain lines, few of them, the last with all programs
+    assert!(!talk.contains('\r') && talk.lines().count() <= 5, "{talk}");
+    let last = talk.lines().last().unwrap();
+    assert!(last.starts_with("3/3 programs; best ") && last.contains(" GFLOP/s (") && last.ends_with(" % of peak)"), "{talk}");
+}
+
+#[cfg(feature = "tvm")]
+#[test]
+fn the_slots_of_a_trial_are_tuned_in_one_budget() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, id) = store_with_a_trial(folder.path());
+    let database = folder.path().join("tuned");
+    let both = ["--database", database.to_str().unwrap(), "--format", "json", "--trials", "9"];
+    let output = done(&[&["tune", "--store", &store, "--trial", &id], &both[..]].concat(), "");
+    let mut rows: Vec<serde_json::Value> = output.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let all = rows.pop().unwrap();
+    assert_eq!((all["model"].as_str(), all["n_measured"].as_i64()), (Some("the slots of trial 1"), Some(9)), "{all}");
+    assert!(all["calibration"]["gflops"].as_f64().unwrap() > 0.0, "{all}");
+    let sum = |of: &dyn Fn(&serde_json::Value) -> f64| rows.iter().map(of).sum::<f64>();
+    assert_eq!(sum(&|r| r["count"].as_f64().unwrap()), 12.0, "{output}");
+    assert_eq!(sum(&|r| r["outcome"]["n_measured"].as_f64().unwrap()), 9.0);
+    assert!((1..12).contains(&rows.len()), "alike kernels are tuned once: {output}");
+    let secs = sum(&|r| r["count"].as_f64().unwrap() * r["outcome"]["median_secs"].as_f64().unwrap());
+    assert!((secs / all["secs"].as_f64().unwrap() - 1.0).abs() < 1e-9, "{output}");
+    let records = std::fs::read_to_string(database.join("database_tuning_record.json")).unwrap();
+    assert_eq!(records.lines().count(), rows.len());
+    let output = done(&["tune", &format!("{store}#1"), "--trials", "5", "--format", "csv"], "");
+    assert_eq!(output.lines().count(), 1 + rows.len(), "{output}");
+    assert!(output.starts_with("kernel,count,median_secs,"), "{output}");
 }

@@ -18,6 +18,7 @@ mod synth_arithmetic;
 mod synth_distance;
 mod synth_enumerate;
 mod synth_space;
+mod tasks;
 #[cfg(feature = "tvm")]
 mod evolve;
 #[cfg(feature = "tvm")]

@@ -14,11 +14,13 @@ pub mod draft;
 pub mod evolutionary;
 pub mod guided;
 pub mod measure;
+pub mod peak;
 pub mod protocol;
 pub mod runner;
 pub mod sampler;
 pub mod space;
 pub mod strategy;
+pub mod tasks;
 pub mod verify;
 #[cfg(feature = "tvm")]
 pub mod worker;
@@ -163,6 +165,8 @@ pub struct Tuner<'a> {
     runner: &'a mut dyn Runner,
     task: Task,
     options: Options,
+    /// The strategy and the number of spaces, once it began.
+    search: Option<(Box<dyn strategy::Strategy>, usize)>,
     measured: Vec<Measurement>,
     seen: BTreeSet<u64>,
     cost: Cost,
@@ -170,7 +174,7 @@ pub struct Tuner<'a> {
 
 impl<'a> Tuner<'a> {
     pub fn new(runner: &'a mut dyn Runner, task: Task, options: Options) -> Tuner<'a> {
-        Tuner { runner, task, options, measured: Vec::new(), seen: BTreeSet::new(), cost: Cost::default() }
+        Tuner { runner, task, options, search: None, measured: Vec::new(), seen: BTreeSet::new(), cost: Cost::default() }
     }
 
     /// Takes what an earlier run measured: it counts as trials and is not measured again.
@@ -187,7 +191,50 @@ impl<'a> Tuner<'a> {
     /// # Errors
     /// The task's fault (a target TVM does not know), a missing library, a full disk. Failing candidates are in the outcome.
     pub fn run(mut self, on_measurement: &mut dyn FnMut(&Measurement)) -> Result<Outcome> {
+        let n = self.options.n_trials.saturating_sub(self.measured.len());
+        let stop = self.advance(n, on_measurement)?;
+        self.finish(stop)
+    }
+
+    /// Searches until `n` more programs are measured, or another reason to stop; the next call goes on from there. The trials of the
+    /// options are then only what the strategy plans for.
+    ///
+    /// # Errors
+    /// As [`Tuner::run`].
+    pub fn advance(&mut self, n: usize, on_measurement: &mut dyn FnMut(&Measurement)) -> Result<StopReason> {
         let start = Instant::now();
+        let before_secs = self.cost.total_secs;
+        let (mut strategy, n_spaces) = match self.search.take() {
+            Some(search) => search,
+            None => self.begin()?,
+        };
+        let end = self.measured.len().saturating_add(n);
+        let stop = loop {
+            let n_left = end - self.measured.len();
+            if self.options.stop.load(Ordering::Relaxed) {
+                break StopReason::Interrupted;
+            }
+            if n_left == 0 {
+                break StopReason::Trials { n: self.measured.len() };
+            }
+            if before_secs + start.elapsed().as_secs_f64() > self.options.limit_secs {
+                break StopReason::TimeLimit { secs: self.options.limit_secs };
+            }
+            let batch = if n_spaces == 0 { vec![] } else { self.propose(strategy.as_mut(), n_left.min(self.options.batch))? };
+            if batch.is_empty() {
+                break StopReason::Exhausted { n: self.measured.len() };
+            }
+            let n_before = self.measured.len();
+            self.measure(&batch, on_measurement)?;
+            self.measured[n_before..].iter().for_each(|m| strategy.tell(m));
+        };
+        self.search = Some((strategy, n_spaces));
+        self.cost.total_secs = before_secs + start.elapsed().as_secs_f64();
+        Ok(stop)
+    }
+
+    /// A fresh strategy that was told what is known.
+    fn begin(&mut self) -> Result<(Box<dyn strategy::Strategy>, usize)> {
         let mut spaces = self.runner.spaces(&self.task)?;
         if self.options.rules_only {
             // ours are the last
@@ -196,27 +243,16 @@ impl<'a> Tuner<'a> {
         let seed = child_seed(self.options.seed, "tune");
         let mut strategy = strategy::start(self.options.strategy, &self.task, &spaces, self.options.n_trials, seed);
         self.measured.iter().for_each(|m| strategy.tell(m));
-        let stop = loop {
-            let n_left = self.options.n_trials.saturating_sub(self.measured.len());
-            if self.options.stop.load(Ordering::Relaxed) {
-                break StopReason::Interrupted;
-            }
-            if n_left == 0 || spaces.is_empty() {
-                break StopReason::Trials { n: self.measured.len() };
-            }
-            if start.elapsed().as_secs_f64() > self.options.limit_secs {
-                break StopReason::TimeLimit { secs: self.options.limit_secs };
-            }
-            let batch = self.propose(strategy.as_mut(), n_left.min(self.options.batch))?;
-            if batch.is_empty() {
-                break StopReason::Exhausted { n: self.measured.len() };
-            }
-            let n_before = self.measured.len();
-            self.measure(&batch, on_measurement)?;
-            self.measured[n_before..].iter().for_each(|m| strategy.tell(m));
-        };
+        Ok((strategy, spaces.len()))
+    }
+
+    /// Measures the best again and says what was found.
+    ///
+    /// # Errors
+    /// As [`Tuner::run`].
+    pub fn finish(mut self, stop: StopReason) -> Result<Outcome> {
         let best = self.crown()?;
-        self.cost.total_secs = start.elapsed().as_secs_f64();
+        self.cost.total_secs += self.cost.final_secs;
         let mut failures = BTreeMap::new();
         for failure in self.measured.iter().filter_map(|m| m.result.as_ref().err()) {
             *failures.entry(failure.cause().to_string()).or_insert(0) += 1;

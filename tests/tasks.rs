@@ -1,0 +1,243 @@
+//! One budget over several kernels, with a fake runner whose kernels get faster along planted curves.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use syntune::error::Result;
+use syntune::lower::LoopNest;
+use syntune::spec::Strategy;
+use syntune::synth::stable_hash;
+use syntune::tune::tasks::{Kernel, tune_model};
+use syntune::tune::*;
+
+/// Seconds of the n-th program measured of a kernel, from 1; NaN fails.
+type Curve = fn(usize) -> f64;
+
+/// Kernels by name. What is measured again has the time that it had.
+struct Fake {
+    curves: BTreeMap<&'static str, Curve>,
+    /// Configs of every kernel, times 4.
+    n_kinds: i64,
+    known: BTreeMap<(String, u64), f64>,
+    order: Vec<String>,
+}
+
+impl Fake {
+    fn new(curves: &[(&'static str, Curve)]) -> Fake {
+        Fake { curves: curves.iter().copied().collect(), n_kinds: 1000, known: BTreeMap::new(), order: vec![] }
+    }
+}
+
+impl Runner for Fake {
+    fn spaces(&mut self, _: &Task) -> Result<Vec<Space>> {
+        let knobs = vec![Knob::PerfectTile { extent: 2, n: 4, max_innermost: 2 }, Knob::Categorical { n: self.n_kinds }];
+        Ok(vec![Space { origin: Origin::Tiles, knobs }])
+    }
+
+    fn probe(&mut self, task: &Task, proposals: &[Proposal]) -> Result<Vec<Result<Candidate, Failure>>> {
+        let space = &self.spaces(task)?[0];
+        let config = |p: &Proposal| match p {
+            Proposal::Exact(config) => config.clone(),
+            Proposal::Random { space: number, seed } => space.random(*number, &mut ChaCha8Rng::seed_from_u64(*seed)),
+        };
+        let hash = |config: &Config| stable_hash(format!("{config:?}").as_bytes());
+        Ok(proposals.iter().map(config).map(|c| Ok(Candidate { hash: hash(&c), config: c, built: None })).collect())
+    }
+
+    fn measure(&mut self, task: &Task, candidates: &[Candidate], _: &Effort, known: &mut dyn FnMut(Measurement) -> bool) -> Result<()> {
+        let name = &task.nest.name;
+        for c in candidates {
+            let n = self.known.keys().filter(|k| k.0 == *name).count() + 1;
+            let secs = *self.known.entry((name.clone(), c.hash)).or_insert_with(|| {
+                self.order.push(name.clone());
+                self.curves[name.as_str()](n)
+            });
+            let result = if secs.is_nan() { Err(Failure::DoesNotBuild("planted".into())) } else { Ok(Samples(vec![secs])) };
+            let m = Measurement { config: c.config.clone(), hash: c.hash, result, steps: Steps::default(), library: None };
+            if !known(m) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn kernel(name: &str, weight: f64) -> Kernel {
+    let nest = LoopNest { name: name.into(), tensors: vec![], stages: vec![] };
+    let task = Task { nest, target: "host".into(), n_threads: 1 };
+    Kernel { name: name.into(), task, weight, floor_secs: 0.0, known: vec![] }
+}
+
+fn options(n_trials: usize) -> Options {
+    Options { strategy: Strategy::Random, ..Options::new(n_trials, 1) }
+}
+
+fn tune(fake: &mut Fake, kernels: &[Kernel], n_trials: usize) -> Vec<Outcome> {
+    tune_model(fake, kernels, &options(n_trials), &mut |_, _| {}).unwrap().0
+}
+
+fn shares(outcomes: &[Outcome]) -> Vec<usize> {
+    outcomes.iter().map(|o| o.n_measured).collect()
+}
+
+/// The model's seconds.
+fn total(kernels: &[Kernel], outcomes: &[Outcome]) -> f64 {
+    kernels.iter().zip(outcomes).map(|(k, o)| k.weight * o.best.as_ref().unwrap().secs()).sum()
+}
+
+fn steep(n: usize) -> f64 {
+    1e-3 * (1.0 + 30.0 / n as f64)
+}
+
+fn flat(_: usize) -> f64 {
+    1e-3
+}
+
+#[test]
+fn a_steep_kernel_gets_more_than_a_flat_one_and_a_frequent_one_more_than_a_rare_one() {
+    let both = [kernel("steep", 1.0), kernel("flat", 1.0)];
+    let n = shares(&tune(&mut Fake::new(&[("steep", steep), ("flat", flat)]), &both, 128));
+    assert!(n[0] > n[1] + 16, "{n:?}");
+    let n = shares(&tune(&mut Fake::new(&[("a", steep), ("b", steep)]), &[kernel("a", 1.0), kernel("b", 8.0)], 128));
+    assert!(n[1] > 2 * n[0], "{n:?}");
+}
+
+#[test]
+fn the_model_is_faster_than_with_equal_shares() {
+    let curves: [(&str, Curve); 4] =
+        [("large", |n| 1e-3 * (0.5 + 20.0 / n as f64)), ("done", |_| 2e-4), ("small", |n| 1e-5 * (1.0 + 5.0 / n as f64)), ("flat", flat)];
+    let kernels = [kernel("large", 4.0), kernel("done", 2.0), kernel("small", 1.0), kernel("flat", 1.0)];
+    for n_trials in [64, 160] {
+        let shared = tune(&mut Fake::new(&curves), &kernels, n_trials);
+        let mut fake = Fake::new(&curves);
+        let equal: Vec<Outcome> = kernels
+            .iter()
+            .map(|k| Tuner::new(&mut fake, k.task.clone(), options(n_trials / kernels.len())).run(&mut |_| {}).unwrap())
+            .collect();
+        assert_eq!(shares(&equal).iter().sum::<usize>(), shares(&shared).iter().sum::<usize>());
+        let ratio = total(&kernels, &equal) / total(&kernels, &shared);
+        assert!(ratio > 1.15, "{n_trials} trials: {ratio} times as fast, {:?}", shares(&shared));
+    }
+}
+
+#[test]
+fn a_kernel_at_its_floor_gets_no_more_than_its_first_turn() {
+    let mut kernels = [kernel("flat", 9.0), kernel("steep", 1.0)];
+    kernels[0].floor_secs = 1e-3;
+    let n = shares(&tune(&mut Fake::new(&[("steep", steep), ("flat", flat)]), &kernels, 100));
+    assert_eq!(n, [8, 92]);
+}
+
+#[test]
+fn the_budget_is_kept_to_the_measurement() {
+    let kernels = [kernel("steep", 1.0), kernel("flat", 3.0), kernel("other", 2.0)];
+    for n_trials in [1, 2, 3, 7, 24, 50, 97] {
+        let mut fake = Fake::new(&[("steep", steep), ("flat", flat), ("other", steep)]);
+        let mut heard = [0; 3];
+        let (outcomes, stop) = tune_model(&mut fake, &kernels, &options(n_trials), &mut |k, _| heard[k] += 1).unwrap();
+        assert_eq!(shares(&outcomes), heard);
+        assert_eq!((fake.order.len(), stop), (n_trials, StopReason::Trials { n: n_trials }));
+        // in turn first, the smallest budget in single steps
+        assert_eq!(heard.iter().filter(|&&n| n > 0).count(), n_trials.min(3), "{heard:?}");
+    }
+}
+
+#[test]
+fn what_is_known_counts_as_spent_and_is_not_measured_again() {
+    let mut fake = Fake::new(&[("steep", steep), ("flat", flat)]);
+    let mut kernels = [kernel("steep", 1.0), kernel("flat", 1.0)];
+    let mut measured = [vec![], vec![]];
+    tune_model(&mut fake, &kernels, &options(40), &mut |k, m| measured[k].push(m.clone())).unwrap();
+    for (kernel, known) in kernels.iter_mut().zip(measured) {
+        kernel.known = known;
+    }
+    let mut n_new = 0;
+    let (outcomes, _) = tune_model(&mut fake, &kernels, &options(64), &mut |_, _| n_new += 1).unwrap();
+    assert_eq!((n_new, fake.order.len(), shares(&outcomes).iter().sum::<usize>()), (24, 64, 64));
+    assert!(tune(&mut fake, &kernels, 40).iter().all(|o| o.best.is_some()));
+    assert_eq!(fake.order.len(), 64);
+}
+
+#[test]
+fn the_same_seed_asks_for_the_same() {
+    let kernels = [kernel("steep", 1.0), kernel("flat", 1.0), kernel("other", 2.0)];
+    let run = || {
+        let mut fake = Fake::new(&[("steep", steep), ("flat", flat), ("other", steep)]);
+        let outcomes = tune(&mut fake, &kernels, 90);
+        (fake.order, outcomes.into_iter().map(|o| o.best.unwrap().config).collect::<Vec<_>>())
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn a_kernel_without_more_programs_leaves_its_share_to_others() {
+    let mut fake = Fake { n_kinds: 1, ..Fake::new(&[("steep", steep), ("flat", flat)]) };
+    let kernels = [kernel("steep", 1.0), kernel("flat", 1.0)];
+    let (outcomes, stop) = tune_model(&mut fake, &kernels, &options(64), &mut |_, _| {}).unwrap();
+    assert_eq!((shares(&outcomes), stop), (vec![4, 4], StopReason::Exhausted { n: 8 }));
+    assert_eq!(outcomes[0].stop, StopReason::Exhausted { n: 4 });
+}
+
+#[test]
+fn a_kernel_of_which_nothing_works_does_not_starve_the_others() {
+    let mut fake = Fake::new(&[("broken", |_| f64::NAN), ("late", |n| if n > 12 { 1e-3 } else { f64::NAN }), ("steep", steep)]);
+    let kernels = [kernel("broken", 5.0), kernel("late", 1.0), kernel("steep", 1.0)];
+    let outcomes = tune(&mut fake, &kernels, 120);
+    assert!(outcomes[0].best.is_none() && outcomes[0].failures["does not build"] == outcomes[0].n_measured);
+    assert!(outcomes[1].best.is_some() && outcomes[2].n_measured > 20, "{:?}", shares(&outcomes));
+}
+
+#[test]
+fn time_and_interruption_end_it() {
+    let kernels = [kernel("steep", 1.0), kernel("flat", 1.0)];
+    let curves: [(&str, Curve); 2] = [("steep", steep), ("flat", flat)];
+    let late = Options { limit_secs: 0.0, ..options(64) };
+    let (outcomes, stop) = tune_model(&mut Fake::new(&curves), &kernels, &late, &mut |_, _| {}).unwrap();
+    assert_eq!((shares(&outcomes), stop), (vec![1, 1], StopReason::TimeLimit { secs: 0.0 }), "one each: a model needs all of its kernels");
+    let options = options(64);
+    let mut n = 0;
+    let (outcomes, stop) = tune_model(&mut Fake::new(&curves), &kernels, &options, &mut |_, _| {
+        n += 1;
+        options.stop.store(n == 11, Ordering::Relaxed);
+    })
+    .unwrap();
+    assert_eq!((shares(&outcomes).iter().sum::<usize>(), stop), (11, StopReason::Interrupted));
+    assert!(outcomes.iter().all(|o| o.best.is_some()));
+}
+
+#[test]
+fn a_search_in_slices_measures_what_it_would_in_one_go() {
+    for name in Strategy::NAMES {
+        let own = Options { strategy: Strategy::named(name).unwrap(), ..Options::new(48, 7) };
+        let task = kernel("steep", 1.0).task;
+        let (mut whole, mut parts) = (Fake::new(&[("steep", steep)]), Fake::new(&[("steep", steep)]));
+        let expected = Tuner::new(&mut whole, task.clone(), own.clone()).run(&mut |_| {}).unwrap();
+        let mut tuner = Tuner::new(&mut parts, task, own);
+        let stops: Vec<StopReason> = (0..3).map(|_| tuner.advance(16, &mut |_| {}).unwrap()).collect();
+        let found = tuner.finish(stops[2]).unwrap();
+        assert_eq!(stops, [16, 32, 48].map(|n| StopReason::Trials { n }), "{name}");
+        assert_eq!((found.best, found.n_measured), (expected.best, expected.n_measured), "{name}");
+        assert_eq!(whole.known, parts.known, "{name}");
+    }
+}
+
+#[cfg(feature = "tvm")]
+mod real {
+    use crate::util::worker_program;
+    use syntune::tune::peak::calibrate;
+    use syntune::tune::{Limits, LocalRunner};
+
+    #[test]
+    fn the_peak_is_that_of_a_kernel_that_computes_right_on_vectors_of_any_width() {
+        worker_program();
+        let mut runner = LocalRunner::new(Limits { n_compilers: 1, ..Limits::default() }).unwrap();
+        for target in ["host", "llvm -mcpu=haswell", "llvm -mcpu=nehalem"] {
+            let found = calibrate(&mut runner, target, 2).unwrap();
+            assert!(found.secs > 0.0 && found.gflops > 0.1 && found.gflops.is_finite(), "{target}: {found:?}");
+            let n_flops = found.gflops * 1e9 * found.secs;
+            assert!((found.floor_secs((n_flops / 2.0).round() as u64) / found.secs - 1.0).abs() < 1e-6);
+        }
+        assert!(calibrate(&mut runner, "llvm -mcpu=nocpu", 1).unwrap_err().to_string().contains("near ones"));
+    }
+}
