@@ -13,6 +13,7 @@ pub mod descent;
 pub mod draft;
 pub mod measure;
 pub mod protocol;
+pub mod roofline;
 pub mod runner;
 pub mod sampler;
 pub mod space;
