@@ -1,6 +1,7 @@
 //! One integration binary, one file per room, in walk order.
 
 mod cli;
+mod cost;
 mod fingerprint;
 mod ids;
 mod layers;

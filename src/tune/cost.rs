@@ -5,9 +5,12 @@
 //! the data, tell by their disagreement how sure the guess is.
 
 use super::config::{Config, Decision, Knob, Space};
+use super::roofline::{self, Roofline};
+use crate::lower::LoopNest;
 use forust_ml::data::Matrix;
 use forust_ml::gradientbooster::GradientBooster;
 use forust_ml::objective::ObjectiveType;
+use forust_ml::sampler::SampleMethod;
 
 /// Boosters that must agree.
 const N_MEMBERS: u64 = 4;
@@ -50,6 +53,56 @@ pub fn features(space: &Space, config: &Config) -> Vec<f64> {
     row
 }
 
+/// Configs of all spaces of one task as rows of numbers, equally many for each: the space, what [`Roofline`] says, then [`features`]
+/// of each space, of which all but one's are missing.
+pub struct Rows {
+    spaces: Vec<Space>,
+    roofline: Roofline,
+}
+
+impl Rows {
+    pub fn new(nest: &LoopNest, spaces: &[Space], n_threads: usize) -> Rows {
+        Rows { spaces: spaces.to_vec(), roofline: Roofline::new(nest, spaces, n_threads) }
+    }
+
+    pub fn of(&self, config: &Config) -> Vec<f64> {
+        let mut row = vec![config.space as f64];
+        row.extend(self.roofline.row(config));
+        for (number, space) in self.spaces.iter().enumerate() {
+            match number == config.space {
+                true => row.extend(features(space, config)),
+                false => row.extend(std::iter::repeat_n(f64::NAN, n_features(space))),
+            }
+        }
+        row
+    }
+
+    /// Columns of each row.
+    pub fn n_columns(&self) -> usize {
+        1 + roofline::N_COLUMNS + self.spaces.iter().map(n_features).sum::<usize>()
+    }
+}
+
+/// Of [`features`].
+fn n_features(space: &Space) -> usize {
+    4 + space.knobs.iter().map(|k| if let Knob::PerfectTile { n, .. } = k { *n } else { 1 }).sum::<usize>()
+}
+
+/// Where MetaSchedule's features of a store have log2(1 + its iterations).
+const ITERATIONS_COLUMN: usize = 161;
+
+/// MetaSchedule's features of all stores of a program as one row: those of the store with most iterations, then the logarithms of
+/// the sums over all. Empty without stores.
+pub fn program(stores: &[Vec<f64>]) -> Vec<f64> {
+    let iterations = |row: &Vec<f64>| row.get(ITERATIONS_COLUMN).copied().unwrap_or(0.0);
+    let Some(heaviest) = stores.iter().max_by(|a, b| iterations(a).total_cmp(&iterations(b))) else { return vec![] };
+    let total = |column: usize| {
+        let sum: f64 = stores.iter().filter_map(|row| row.get(column)).map(|x| x.exp2() - 1.0).sum();
+        (1.0 + sum).log2()
+    };
+    heaviest.iter().copied().chain((0..heaviest.len()).map(total)).collect()
+}
+
 /// Trees for one space.
 #[derive(Default)]
 pub struct CostModel {
@@ -65,9 +118,14 @@ pub struct Guess {
 }
 
 impl CostModel {
-    /// Learns from rows of [`features`] and speeds (seconds of the best over seconds; 0 for a failure). Too few rows, or rows that
-    /// are all alike, teach nothing: every guess is then the same.
+    /// Learns from rows, all of the same columns, and speeds (seconds of the best over seconds; 0 for a failure). Too few rows
+    /// teach nothing: every guess is then the same.
     pub fn fit(&mut self, rows: &[Vec<f64>], speeds: &[f64], seed: u64) {
+        self.fit_weighted(rows, speeds, &vec![1.0; rows.len()], seed);
+    }
+
+    /// [`CostModel::fit`] where some rows count less than others.
+    pub fn fit_weighted(&mut self, rows: &[Vec<f64>], speeds: &[f64], weights: &[f64], seed: u64) {
         self.members.clear();
         let Some(first) = rows.first().filter(|_| rows.len() >= LEAST) else { return };
         self.n_features = first.len();
@@ -81,10 +139,11 @@ impl CostModel {
                 .set_max_depth(MAX_DEPTH)
                 .set_max_leaves(MAX_LEAVES)
                 .set_gamma(GAMMA)
+                .set_sample_method(SampleMethod::Random)
                 .set_subsample(SHARE)
                 .set_parallel(false)
                 .set_seed(seed.wrapping_add(member));
-            if booster.fit_unweighted(&matrix, speeds, None).is_ok() {
+            if booster.fit(&matrix, speeds, weights, None).is_ok() {
                 self.members.push(booster);
             }
         }
@@ -115,4 +174,123 @@ impl CostModel {
 /// Column after column, as the trees want it.
 fn columns(rows: &[Vec<f64>], n: usize) -> Vec<f64> {
     (0..n).flat_map(|column| rows.iter().map(move |row| row.get(column).copied().unwrap_or(f64::NAN))).collect()
+}
+
+/// Fitted again when there is this share more to learn from.
+const GROWN: f64 = 0.1;
+/// What all rows of an earlier task weigh, in measurements of this one, before there are any; halved by each [`FADE`] of them, as
+/// AutoTVM fades its base model.
+const EARLIER: f64 = 24.0;
+const FADE: f64 = 32.0;
+
+/// A cost model that follows a search: keeps what was measured, and is fitted again when enough is new.
+pub struct Learner {
+    rows: Vec<Vec<f64>>,
+    secs: Vec<f64>,
+    earlier: Vec<(Vec<f64>, f64)>,
+    model: CostModel,
+    n_fitted: usize,
+    seed: u64,
+}
+
+impl Learner {
+    pub fn new(seed: u64) -> Learner {
+        Learner { rows: vec![], secs: vec![], earlier: vec![], model: CostModel::default(), n_fitted: 0, seed }
+    }
+
+    /// Begins with what a similar task taught: rows of [`Rows`] and their seconds (infinite for failures), in any unit. Only rows with
+    /// `n_columns` columns, those of spaces of the same shape, are taken. They weigh less the more this task has of its own.
+    pub fn with_earlier(mut self, rows: &[Vec<f64>], secs: &[f64], n_columns: usize) -> Learner {
+        let best = least(secs);
+        let alike = rows.iter().zip(secs).filter(|(row, _)| row.len() == n_columns);
+        self.earlier.extend(alike.map(|(row, &secs)| (row.clone(), speed(best, secs))));
+        self
+    }
+
+    /// One more measurement; infinite seconds for a failure.
+    pub fn tell(&mut self, row: Vec<f64>, secs: f64) {
+        self.rows.push(row);
+        self.secs.push(secs);
+    }
+
+    /// One guess per row, from a model no older than a tenth of what was told.
+    pub fn guess(&mut self, rows: &[Vec<f64>]) -> Vec<Guess> {
+        let n = self.rows.len();
+        if n as f64 >= self.n_fitted as f64 * (1.0 + GROWN) && (n > self.n_fitted || !self.model.is_fitted()) {
+            self.fit();
+        }
+        self.model.guess(rows)
+    }
+
+    fn fit(&mut self) {
+        let n = self.rows.len();
+        let best = least(&self.secs);
+        let faded = EARLIER / self.earlier.len().max(1) as f64 * (-(n as f64) / FADE).exp2();
+        let own = self.rows.iter().cloned().zip(self.secs.iter().map(|&secs| (speed(best, secs), 1.0)));
+        let earlier = self.earlier.iter().map(|(row, speed)| (row.clone(), (*speed, faded.min(1.0))));
+        let (rows, (speeds, weights)): (Vec<_>, (Vec<_>, Vec<_>)) = own.chain(earlier).unzip();
+        self.model.fit_weighted(&rows, &speeds, &weights, self.seed.wrapping_add(n as u64));
+        self.n_fitted = n;
+    }
+}
+
+fn least(secs: &[f64]) -> f64 {
+    secs.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+/// A share of the best's; nothing for a failure.
+fn speed(best: f64, secs: f64) -> f64 {
+    if secs.is_finite() { best / secs } else { 0.0 }
+}
+
+/// What is hoped for beyond a guess, in spreads.
+const HOPE: f64 = 1.0;
+/// What a config like one that was chosen loses, in standard deviations of the guessed speeds.
+const ALIKE: f64 = 1.0;
+/// Configs are alike whose columns differ by less than this share of what the candidates span, in the mean.
+const NEAR: f64 = 0.15;
+
+/// Which of the candidates to measure together, at most `n`, the most promising first: greedily the highest upper confidence
+/// bound, where a candidate near one that is chosen already has less to hope for (batches of Desautels et al. 2014: what is
+/// measured beside it will tell) and loses something besides.
+pub fn pick(guesses: &[Guess], rows: &[Vec<f64>], n: usize) -> Vec<usize> {
+    let n_candidates = guesses.len().min(rows.len());
+    let spans = spans(&rows[..n_candidates]);
+    let mean = guesses.iter().map(|g| g.speed).sum::<f64>() / n_candidates.max(1) as f64;
+    let deviation = (guesses.iter().map(|g| (g.speed - mean).powi(2)).sum::<f64>() / n_candidates.max(1) as f64).sqrt();
+    // likeness to the nearest that is chosen: 1 the same, 0 not near
+    let mut alike = vec![0.0f64; n_candidates];
+    let mut chosen: Vec<usize> = Vec::new();
+    while chosen.len() < n {
+        let hope = |i: &usize| guesses[*i].speed + HOPE * guesses[*i].spread * (1.0 - alike[*i]) - ALIKE * deviation * alike[*i];
+        let left = (0..n_candidates).filter(|i| !chosen.contains(i));
+        let Some(next) = left.max_by(|a, b| hope(a).total_cmp(&hope(b)).then(b.cmp(a))) else { break };
+        chosen.push(next);
+        for (i, likeness) in alike.iter_mut().enumerate() {
+            *likeness = likeness.max(1.0 - distance(&rows[i], &rows[next], &spans) / NEAR);
+        }
+    }
+    chosen
+}
+
+/// The columns in which rows differ, and by how much.
+fn spans(rows: &[Vec<f64>]) -> Vec<(usize, f64)> {
+    let n = rows.iter().map(Vec::len).min().unwrap_or(0);
+    let span = |column: usize| {
+        let values = || rows.iter().map(move |row| row[column]);
+        let known = || values().filter(|v| v.is_finite());
+        let span = known().fold(f64::NEG_INFINITY, f64::max) - known().fold(f64::INFINITY, f64::min);
+        let missing = values().any(|v| !v.is_finite()) && known().next().is_some();
+        (span > 0.0 || missing).then_some((column, span.max(0.0)))
+    };
+    (0..n).filter_map(span).collect()
+}
+
+/// The mean difference, as a share of the spans; 1 where only one has a number.
+fn distance(a: &[f64], b: &[f64], spans: &[(usize, f64)]) -> f64 {
+    let differs = |&(column, span): &(usize, f64)| match (a[column].is_finite(), b[column].is_finite()) {
+        (true, true) if span > 0.0 => (a[column] - b[column]).abs() / span,
+        (one, other) => f64::from(one != other),
+    };
+    spans.iter().map(differs).sum::<f64>() / spans.len().max(1) as f64
 }

@@ -38,7 +38,7 @@ pub fn draft(space: &Space, number: usize, rng: &mut impl Rng) -> Config {
 
 /// log2 of how much slower than the best a config is likely to be, by its tiled blocks: a run of loops cut in four (in three
 /// where the tile is ours), then of loops cut in two.
-fn loss(decisions: &[Decision]) -> f64 {
+pub fn loss(decisions: &[Decision]) -> f64 {
     let factors = |i: usize, n: usize| match decisions.get(i) {
         Some(Decision::PerfectTile(f)) if f.len() == n => Some(f),
         _ => None,

@@ -16,6 +16,7 @@ pub mod guided;
 pub mod measure;
 pub mod peak;
 pub mod protocol;
+pub mod roofline;
 pub mod runner;
 pub mod sampler;
 pub mod space;

@@ -14,6 +14,8 @@ pub enum CompileRequest {
     Spaces { nest: LoopNest, target: String, n_threads: usize },
     /// Which of the proposals can be scheduled, and as which programs.
     Probe { nest: LoopNest, target: String, n_threads: usize, proposals: Vec<Proposal> },
+    /// MetaSchedule's features of scheduled configs.
+    Features { nest: LoopNest, target: String, n_threads: usize, configs: Vec<Config> },
     /// Compiles into `folder/kernel.so`; without a config the nest as it is written, in one thread.
     Build { nest: LoopNest, target: String, n_threads: usize, config: Option<Config>, folder: PathBuf },
     /// Appends a measured config to the MetaSchedule database in `folder`.
@@ -44,6 +46,8 @@ pub enum CompileAnswer {
     Target(String),
     Spaces(Vec<Space>),
     Probed(Vec<Result<Candidate, Failure>>),
+    /// For each config, 164 numbers per store.
+    Features(Vec<Result<Vec<Vec<f64>>, Failure>>),
     Built {
         config: Option<Config>,
         hash: u64,

@@ -146,6 +146,18 @@ impl LocalRunner {
         }
     }
 
+    /// MetaSchedule's features of configs, 164 numbers for each store (2-15 ms per config, most of it the replay).
+    ///
+    /// # Errors
+    /// The task's fault, as of [`LocalRunner::build`].
+    pub fn features(&mut self, task: &Task, configs: &[Config]) -> Result<Vec<Result<Vec<Vec<f64>>, Failure>>> {
+        let (nest, target) = (task.nest.clone(), task.target.clone());
+        match self.compiler(&CompileRequest::Features { nest, target, n_threads: task.n_threads, configs: configs.to_vec() })? {
+            Ok(CompileAnswer::Features(rows)) => Ok(rows),
+            other => Err(unexpected(other)),
+        }
+    }
+
     /// Compiles one config, or the unscheduled nest, into a private folder that lasts as long as the runner.
     ///
     /// # Errors

@@ -7,9 +7,10 @@ use super::protocol::{CompileAnswer, CompileRequest, Fill, MeasureAnswer, Measur
 use crate::child::serve;
 use crate::error::{Error, Result};
 use crate::lower::{LoopNest, te};
-use crate::tvm::evolve::{Asked, Evolution, Features, POPULATION, Settings};
+use crate::tvm::evolve::{Asked, Evolution, POPULATION, Settings};
+use crate::tvm::features::Features;
 use crate::tvm::schedule::{Choice, Database, Record, SamplingKind, Scheduled, Workload, trace_json};
-use crate::tvm::{self, Buffer, Kernel, build, structural_hash, target};
+use crate::tvm::{self, Buffer, Kernel, build, features, structural_hash, target};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -54,6 +55,12 @@ impl Workloads {
             CompileRequest::Probe { nest, target, n_threads, proposals } => {
                 let workload = self.of(&nest, &target, n_threads)?;
                 CompileAnswer::Probed(proposals.iter().map(|p| probe(workload, p)).collect())
+            }
+            CompileRequest::Features { nest, target, n_threads, configs } => {
+                let workload = self.of(&nest, &target, n_threads)?;
+                let rows = |config: &Config| features::per_store(workload, &replay(workload, config)?);
+                let rows = |config: &Config| rows(config).map_err(|e| Failure::DoesNotBuild(e.to_string()));
+                CompileAnswer::Features(configs.iter().map(rows).collect())
             }
             CompileRequest::Build { nest, target, n_threads, config: None, folder } => {
                 let target = target::parse(&target, n_threads)?;

@@ -1,13 +1,14 @@
 //! MetaSchedule's evolutionary search as TVM has it, in C++ (`evolutionary_search.cc`): only its cost model is handed in, and whoever
 //! drives it builds and measures. It walks over traces; each program that it asks for is found again as a config of its workload.
 
-use super::ffi::{NONE, array, cast, field, func, is_none, items, text};
-use super::schedule::{Choice, Database, Scheduled, Workload, fresh};
+use super::ffi::{NONE, array, field, func, is_none, items, text};
+use super::features::{Features, extract, per_store};
+use super::schedule::{Choice, Database, Workload, fresh};
 use super::structural_hash;
 use crate::call;
 use crate::error::{Error, Result};
 use std::collections::BTreeSet;
-use tvm_ffi::{Any, AnyView, Function, Tensor};
+use tvm_ffi::{Any, AnyView, Function};
 
 /// MetaSchedule's defaults (`search_strategy/evolutionary_search.py`).
 pub const POPULATION: usize = 512;
@@ -18,10 +19,6 @@ const GENERATIONS: i64 = 4;
 const MUTATE_PROBABILITY: f64 = 0.85;
 const MUTATE_MAX_FAIL_COUNT: i64 = 10;
 const EPS_GREEDY: f64 = 0.05;
-/// `cost_model/xgb_model.py`: the extractor's defaults.
-const BUFFERS_PER_STORE: i64 = 5;
-const INTENSITY_SAMPLES: i64 = 10;
-const CACHE_LINE_BYTES: i64 = 64;
 /// Draws of one of our own designs, each of which fixes loop order, places and unrolling.
 const N_OWN_DRAWS: u64 = 16;
 
@@ -39,9 +36,6 @@ pub struct Settings {
     pub seed: u64,
 }
 
-/// The features of one program: a row of 164 for each store (Ansor, appendix).
-pub type Features = Vec<Vec<f64>>;
-
 /// Scores of programs, the higher the better.
 pub type Predict = Box<dyn Fn(&[Features]) -> Vec<f64> + Send + Sync>;
 
@@ -55,9 +49,10 @@ pub struct Asked {
 /// A search under way.
 pub struct Evolution {
     workload: Workload,
-    context: Any,
     strategy: Any,
     database: Database,
+    // The strategy refers to it.
+    _context: Any,
 }
 
 impl Evolution {
@@ -94,7 +89,7 @@ impl Evolution {
         let database = Database::in_memory()?;
         let (n_trials, per_round) = (settings.n_trials as i64, settings.per_round as i64);
         call!("s_tir.meta_schedule.SearchStrategyPreTuning", strategy, n_trials, per_round, array(&designs)?, database.0, model)?;
-        Ok(Evolution { workload, context, strategy, database })
+        Ok(Evolution { workload, strategy, database, _context: context })
     }
 
     /// The programs of the next round; none when the search is done. Those that are in no design space of the workload (after a
@@ -130,13 +125,7 @@ impl Evolution {
         if !secs.is_empty() {
             self.database.record(&self.workload, &scheduled, secs)?;
         }
-        self.features(&scheduled)
-    }
-
-    fn features(&self, scheduled: &Scheduled) -> Result<Features> {
-        let arguments = call!("s_tir.meta_schedule.ArgInfoFromEntryFunc", self.workload.module, true)?;
-        let candidate = call!("s_tir.meta_schedule.MeasureCandidate", scheduled.schedule, arguments)?;
-        Ok(extract(&self.context, &array(&[candidate])?)?.pop().unwrap_or_default())
+        per_store(&self.workload, &scheduled)
     }
 
     pub fn workload(&self) -> &Workload {
@@ -161,20 +150,6 @@ fn own_designs(workload: &Workload) -> Result<Vec<Any>> {
         }
     }
     Ok(found)
-}
-
-/// MetaSchedule's features of candidates.
-fn extract(context: &Any, candidates: &Any) -> Result<Vec<Features>> {
-    let extractor =
-        call!("s_tir.meta_schedule.FeatureExtractorPerStoreFeature", BUFFERS_PER_STORE, INTENSITY_SAMPLES, CACHE_LINE_BYTES, false)?;
-    let tensors = items(&call!("s_tir.meta_schedule.FeatureExtractorExtractFrom", extractor, *context, *candidates)?)?;
-    let rows = |tensor: Any| {
-        let tensor: Tensor = cast(tensor, "features")?;
-        let values = tensor.data_as_slice::<f64>().map_err(|e| Error::Library(super::ffi::explain(&e)))?;
-        let width = tensor.shape().get(1).map_or(1, |&w| w.max(1) as usize);
-        Ok(values.chunks_exact(width).map(<[f64]>::to_vec).collect())
-    };
-    tensors.into_iter().map(rows).collect()
 }
 
 /// Hands scores over.

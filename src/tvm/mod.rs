@@ -2,11 +2,12 @@
 //!
 //! [`load`] opens the libraries and refuses versions known to crash; [`ffi`] calls functions and reads nodes; [`te`] writes tensor
 //! expressions; [`target`] reads targets; [`schedule`] makes and replays
-//! MetaSchedule traces and schedules of our own; [`evolve`] drives MetaSchedule's own search; [`build`] lowers and compiles; [`run`] loads kernels. Every TVM name stands in this
-//! room, and nearly all unsafe code. TVM objects stay on the thread that made them; between processes they travel as JSON.
+//! MetaSchedule traces and schedules of our own; [`features`] describes them as numbers; [`evolve`] drives MetaSchedule's own search;
+//! [`build`] lowers and compiles; [`run`] loads kernels. Every TVM name stands in this room, and nearly all unsafe code. TVM objects stay on the thread that made them; between processes they travel as JSON.
 
 pub mod build;
 pub mod evolve;
+pub mod features;
 pub mod ffi;
 #[allow(unsafe_code)]
 pub mod load;

@@ -1,0 +1,301 @@
+//! What the cuts of a config's loops say about its time, without TVM: registers, loads per multiply-add, bytes that each cache must
+//! bring, and the roofline of these (Williams et al. 2009): a kernel takes as long as its scarcest resource.
+//!
+//! A tiled reduction is a nest of levels, `S₀ S₁ R₀ R₁ S₂` in our own space and `S₀ S₁ R₀ S₂ R₁ S₃` in MetaSchedule's. What the
+//! loops inside a cut touch is its footprint; the outermost cut whose footprint fits into a cache stays in it, and is brought
+//! there once for each turn of the loops outside, except of those that the tensor does not depend on and that turn
+//! fastest (as in Ansor's reuse distances, and in Pruner's draft score). A few microseconds a config.
+
+use super::config::{Config, Decision, Knob, Origin, Space};
+use crate::lower::index::Index;
+use crate::lower::pad::pad;
+use crate::lower::{Access, LoopNest, Stage};
+
+/// Values of f32 in a vector register, and registers of a core with AVX-512.
+const LANES: i64 = 16;
+const REGISTERS: f64 = 32.0;
+/// Bytes of the first and second cache of a core; common to server cores of the last ten years within a factor of two.
+const CACHE_BYTES: [f64; 2] = [32.0 * 1024.0, 1024.0 * 1024.0];
+/// Bytes per cycle into the first cache and into the second.
+const CACHE_RATES: [f64; 2] = [32.0, 8.0];
+const LINE_BYTES: f64 = 64.0;
+/// Of vectors, per cycle: as many loads as multiply-adds (one on Zen 4, two on Intel), half as many stores.
+const STORE_CYCLES: f64 = 2.0;
+/// Cycles until a multiply-add's sum can be added to.
+const LATENCY: f64 = 4.0;
+/// Cycles for a value that is fetched alone into a vector.
+const GATHER_CYCLES: f64 = 2.0;
+/// Cycles of a turn of a loop that is not written out, and of the begin of a tile.
+const LOOP_CYCLES: f64 = 1.0;
+const TILE_CYCLES: f64 = 8.0;
+/// Steps of inner sums that our own space writes out, at most; so `sketch` has it.
+const UNROLLED: i64 = 16;
+/// Cuts whose footprints are told: those of the space with most levels.
+const CUTS: usize = 5;
+
+/// Numbers that [`Roofline::row`] gives for each config.
+pub const N_COLUMNS: usize = 19 + CUTS;
+
+/// The reductions of a nest, and where each space cuts them.
+pub struct Roofline {
+    /// As TVM gets it: borders are copies.
+    nest: LoopNest,
+    spaces: Vec<(Origin, Vec<Tiled>)>,
+    n_threads: f64,
+}
+
+/// A stage and the first of the knobs that cut its loops.
+struct Tiled {
+    stage: usize,
+    knob: usize,
+}
+
+/// What one reduction's cuts come to. Times are cycles of one core, counts are per innermost body.
+struct View {
+    macs: f64,
+    lanes: f64,
+    vectors: f64,
+    rows: f64,
+    registers: f64,
+    loads: f64,
+    gathers: f64,
+    ops: f64,
+    terms: f64,
+    bodies: f64,
+    tiles: f64,
+    footprints: Vec<f64>,
+    traffic: [f64; 2],
+    compute: f64,
+    cycles: f64,
+    outer: f64,
+    busy: f64,
+}
+
+impl Roofline {
+    pub fn new(nest: &LoopNest, spaces: &[Space], n_threads: usize) -> Roofline {
+        let nest = pad(nest);
+        let spaces = spaces.iter().map(|s| (s.origin, align(&nest, s))).collect();
+        Roofline { nest, spaces, n_threads: n_threads.max(1) as f64 }
+    }
+
+    /// Cycles that a config is likely to need, to be compared with other configs'; `None` where no reduction is tiled.
+    pub fn cycles(&self, config: &Config) -> Option<f64> {
+        let views = self.views(config);
+        (!views.is_empty()).then(|| views.iter().map(|v| v.cycles).sum())
+    }
+
+    /// What the heaviest reduction's cuts come to, mostly as logarithms, and the estimates: equally many numbers for each config
+    /// of any task, NaN where nothing is known.
+    pub fn row(&self, config: &Config) -> Vec<f64> {
+        let mut views = self.views(config);
+        views.sort_by(|a, b| b.macs.total_cmp(&a.macs));
+        let Some(v) = views.first() else { return vec![f64::NAN; N_COLUMNS] };
+        let vectors = v.rows * v.vectors;
+        let mut row = vec![
+            v.lanes.log2(),
+            v.lanes / (v.vectors * LANES as f64),
+            v.rows.log2(),
+            vectors.log2(),
+            v.registers.log2(),
+            v.loads / v.ops,
+            v.gathers / v.ops,
+            v.terms.log2(),
+            (v.terms * vectors).log2(),
+            v.tiles.log2(),
+            (v.bodies / v.tiles).log2(),
+            (v.traffic[0] / v.macs).log2(),
+            (v.traffic[1] / v.macs).log2(),
+            (v.compute / v.macs).log2(),
+            (v.cycles / v.macs).log2(),
+            v.outer.log2(),
+            v.busy,
+        ];
+        row.extend((0..CUTS).map(|k| v.footprints.get(k).map_or(f64::NAN, |f| f.log2())));
+        let (macs, cycles) = views.iter().fold((0.0, 0.0), |(m, c), v| (m + v.macs, c + v.cycles));
+        row.push((cycles / macs).log2());
+        row.push(views.get(1).map_or(f64::NAN, |v| (v.cycles / v.macs).log2()));
+        row
+    }
+
+    fn views(&self, config: &Config) -> Vec<View> {
+        let Some((origin, tiled)) = self.spaces.get(config.space) else { return vec![] };
+        tiled.iter().filter_map(|t| self.view(*origin, t, &config.decisions)).collect()
+    }
+
+    fn view(&self, origin: Origin, tiled: &Tiled, decisions: &[Decision]) -> Option<View> {
+        let stage = &self.nest.stages[tiled.stage];
+        let (n_axes, n) = (stage.axes.len(), stage.axes.len() + stage.sums.len());
+        let ours = origin == Origin::Tiles;
+        let mut factors = Vec::new();
+        for (i, decision) in decisions.get(tiled.knob..tiled.knob + n)?.iter().enumerate() {
+            let Decision::PerfectTile(f) = decision else { return None };
+            if f.len() != cuts(origin, i < n_axes) || f.iter().any(|&f| f < 1) {
+                return None;
+            }
+            factors.push(f);
+        }
+        // the order of places and channels: the knob after the cuts
+        let turned = ours && decisions.get(tiled.knob + n) == Some(&Decision::Categorical(1));
+        let levels = levels(&factors, n_axes, ours, turned);
+        let last = levels.len() - 1;
+        let inner = |from: usize| {
+            let mut extents = vec![1; n];
+            levels[from..].iter().flatten().for_each(|&(l, trips)| extents[l] *= trips);
+            extents
+        };
+        let reads = reads(stage);
+        let written = Access { tensor: stage.output, index: (0..n_axes).map(Index::Var).collect() };
+        let tile = inner(last);
+        let lanes = tile[n_axes - 1];
+        // a vector that is not full costs as many instructions as its size has binary digits
+        let vectors = (lanes / LANES + i64::from((lanes % LANES).count_ones())) as f64;
+        let rows = tile[..n_axes - 1].iter().product::<i64>() as f64;
+        let (mut loads, mut gathers, mut weights) = (0.0, 0.0, 0.0f64);
+        for access in &reads {
+            let depends = |l: usize| access.index.iter().any(|i| i.loops().contains(&l));
+            if !(n_axes..n).any(depends) {
+                continue;
+            }
+            let times = (0..n_axes - 1).filter(|&l| depends(l)).map(|l| tile[l] as f64).product::<f64>();
+            match (depends(n_axes - 1), contiguous(access, n_axes - 1)) {
+                (false, _) => loads += times,
+                (true, true) => {
+                    loads += times * vectors;
+                    weights = weights.max(vectors);
+                }
+                (true, false) => gathers += times * lanes as f64,
+            }
+        }
+        let n_products = stage.factors().map_or(1, |f| f.len().saturating_sub(1).max(1)) as f64;
+        let ops = rows * vectors * n_products;
+        let registers = rows * vectors + weights + 1.0;
+        let iterations = stage.extents().iter().product::<i64>() as f64;
+        let bodies = iterations / (rows * lanes as f64);
+        let tiles = stage.axes.iter().map(|l| l.extent).product::<i64>() as f64 / (rows * lanes as f64);
+        let terms = factors[n_axes..].iter().map(|f| f[1]).product::<i64>();
+        let mut body = ops.max(loads + GATHER_CYCLES * gathers).max(LATENCY);
+        if ours {
+            body += (registers - REGISTERS).max(0.0) * (1.0 + STORE_CYCLES);
+        } else {
+            // each sum is loaded and stored
+            body = body.max(loads + GATHER_CYCLES * gathers + rows * vectors).max(rows * vectors * STORE_CYCLES);
+        }
+        let turns = if terms <= UNROLLED { terms } else { 1 };
+        let compute = bodies * (body + LOOP_CYCLES / turns as f64) + tiles * (rows * vectors * STORE_CYCLES + TILE_CYCLES);
+        let bytes = |access: &Access, from: usize| bytes(access, &inner(from));
+        let whole = |from: usize| reads.iter().chain([&written]).map(|a| bytes(a, from)).sum::<f64>();
+        let traffic = CACHE_BYTES.map(|size| {
+            let fits = (0..=last).find(|&k| whole(k) <= size).unwrap_or(last);
+            let brought = reads.iter().map(|a| bytes(a, fits) * turns_of(a, &levels[..fits])).sum::<f64>();
+            let sums = if ours { bytes(&written, 0) } else { 2.0 * bytes(&written, fits) * turns_of(&written, &levels[..fits]) };
+            brought + sums
+        });
+        let outer = levels[0].iter().map(|l| l.1 as f64).product::<f64>();
+        let busy = outer / ((outer / self.n_threads).ceil() * self.n_threads);
+        let memory = traffic.iter().zip(CACHE_RATES).map(|(t, rate)| t / rate).fold(0.0, f64::max);
+        Some(View {
+            macs: iterations * n_products,
+            lanes: lanes as f64,
+            vectors,
+            rows,
+            registers,
+            loads,
+            gathers,
+            ops,
+            terms: terms as f64,
+            bodies,
+            tiles,
+            footprints: (1..=last).map(whole).collect(),
+            traffic,
+            compute,
+            cycles: compute.max(memory) / (busy * self.n_threads),
+            outer,
+            busy,
+        })
+    }
+}
+
+/// How often a loop is cut.
+fn cuts(origin: Origin, is_axis: bool) -> usize {
+    match (origin, is_axis) {
+        (_, false) => 2,
+        (Origin::Tiles, true) => 3,
+        (Origin::Rules, true) => 4,
+    }
+}
+
+/// The reductions of a nest whose loops are cut by successive knobs of a space, each once.
+fn align(nest: &LoopNest, space: &Space) -> Vec<Tiled> {
+    let fits = |stage: &Stage, knob: usize| {
+        stage.loops().enumerate().all(|(i, l)| match space.knobs.get(knob + i) {
+            Some(&Knob::PerfectTile { extent, n, .. }) => extent == l.extent && n == cuts(space.origin, i < stage.axes.len()),
+            _ => false,
+        })
+    };
+    let mut found: Vec<Tiled> = Vec::new();
+    let mut knob = 0;
+    while knob < space.knobs.len() {
+        // our own space goes from the last stage to the first
+        let free = |s: &usize| !found.iter().any(|t| t.stage == *s);
+        let reductions = (0..nest.stages.len()).rev().filter(|&s| !nest.stages[s].sums.is_empty() && !nest.stages[s].axes.is_empty());
+        let next = reductions.filter(free).find(|&s| fits(&nest.stages[s], knob));
+        match next {
+            Some(stage) => {
+                found.push(Tiled { stage, knob });
+                knob += nest.stages[stage].loops().count();
+            }
+            None => knob += 1,
+        }
+    }
+    found
+}
+
+/// The loops of each level, outermost first, with their turns.
+fn levels(factors: &[&Vec<i64>], n_axes: usize, ours: bool, turned: bool) -> Vec<Vec<(usize, i64)>> {
+    let axes = |place: usize| (0..n_axes).map(|l| (l, factors[l][place])).collect::<Vec<_>>();
+    let sums = |place: usize| (n_axes..factors.len()).map(|l| (l, factors[l][place])).collect::<Vec<_>>();
+    if !ours {
+        return vec![axes(0), axes(1), sums(0), axes(2), sums(1), axes(3)];
+    }
+    let mut levels = vec![axes(0), axes(1), sums(0), sums(1), axes(2)];
+    if turned {
+        levels[1].rotate_right(1);
+    }
+    levels
+}
+
+/// The accesses of a stage's body, each once.
+fn reads(stage: &Stage) -> Vec<Access> {
+    let mut found: Vec<Access> = Vec::new();
+    stage.body.visit(&mut |access| {
+        if !found.contains(access) {
+            found.push(access.clone());
+        }
+    });
+    found
+}
+
+/// Does the next turn of a loop read the next element?
+fn contiguous(access: &Access, along: usize) -> bool {
+    let Some((last, others)) = access.index.split_last() else { return false };
+    let step = |index: &Index| index.affine().and_then(|(terms, _)| terms.iter().find(|t| t.0 == along).map(|t| t.1));
+    step(last) == Some(1) && others.iter().all(|i| !i.loops().contains(&along))
+}
+
+/// Bytes of the cache lines that an access touches while loops turn so often.
+fn bytes(access: &Access, extents: &[i64]) -> f64 {
+    let width = |index: &Index| {
+        let (low, high) = index.range(extents);
+        (high - low + 1) as f64
+    };
+    let Some((last, others)) = access.index.split_last() else { return LINE_BYTES };
+    let lines = (4.0 * width(last) / LINE_BYTES).ceil();
+    others.iter().map(width).product::<f64>() * lines * LINE_BYTES
+}
+
+/// How often what an access touches changes while these outer loops turn: those that turn fastest and do not move it cost nothing.
+fn turns_of(access: &Access, levels: &[Vec<(usize, i64)>]) -> f64 {
+    let moves = |l: usize| access.index.iter().any(|i| i.loops().contains(&l));
+    let outside = levels.iter().flatten().rev().skip_while(|&&(l, trips)| trips == 1 || !moves(l));
+    outside.map(|l| l.1 as f64).product()
+}
