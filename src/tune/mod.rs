@@ -4,6 +4,10 @@
 //! workers and one measuring worker ([`worker`], run as `syntune worker ROLE`), or a fake. A [`strategy`] proposes; the [`Tuner`]
 //! sees to it that no program is measured twice, that each result is handed on as soon as it is known, and that the winner
 //! is measured again beside its challengers.
+//!
+//! A search is two threads. While one measures batch k, the other tells the strategy what batch k−1 taught, asks for batch k+1, probes
+//! and builds it. Batches are handed over whole, so the search depends on the seed and the results alone, whatever is done first. Where
+//! the kernel needs all processors ([`Runner::has_room`]) the two take turns, and batch k+1 is proposed with the results of batch k.
 
 pub mod agent;
 pub mod chameleon;
@@ -27,13 +31,14 @@ pub mod worker;
 pub use config::*;
 pub use runner::{Limits, LocalRunner, Runner, program};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::spec;
 use crate::synth::child_seed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 /// Proposals asked for per candidate wanted; many repeat a program already measured.
@@ -44,6 +49,8 @@ const N_FINALISTS: usize = 3;
 const CLEARLY_SLOWER: f64 = 1.25;
 /// A candidate slower than this many times the best is called three times only.
 const HOPELESS: f64 = 2.0;
+/// The best is beaten by a candidate that takes less than this share of its time: what is closer, one batch's samples do not tell apart.
+const GAIN: f64 = 0.99;
 
 /// What a search may spend.
 #[derive(Clone, Debug)]
@@ -56,6 +63,8 @@ pub struct Options {
     pub seed: u64,
     /// No new batch after this many seconds.
     pub limit_secs: f64,
+    /// The search ends after this many measurements in a row without a gain of 1 %; `None` spends all trials.
+    pub patience: Option<usize>,
     /// The final, careful measurement of the best.
     pub final_effort: Effort,
     /// Where the best kernel's library is copied to; `None` leaves it in the runner's folder.
@@ -72,6 +81,7 @@ impl Options {
             strategy: spec::Strategy::Evolution,
             seed,
             limit_secs: f64::MAX,
+            patience: None,
             final_effort: Effort::THOROUGH,
             artifacts: None,
             stop: Arc::new(AtomicBool::new(false)),
@@ -94,6 +104,16 @@ pub enum StopReason {
     Exhausted {
         n: usize,
     },
+    /// It proposes nothing new, and each of the `n_around` neighbours of the best (one step on one axis) was tried.
+    LocalOptimum {
+        n: usize,
+        n_around: usize,
+    },
+    /// The last `n_idle` of `n` measurements gained nothing.
+    NoGain {
+        n: usize,
+        n_idle: usize,
+    },
     Interrupted,
 }
 
@@ -103,6 +123,10 @@ impl std::fmt::Display for StopReason {
             StopReason::Trials { n } => write!(f, "{n} trials done"),
             StopReason::TimeLimit { secs } => write!(f, "time limit of {secs:.0} s reached"),
             StopReason::Exhausted { n } => write!(f, "no new program found after {n}"),
+            StopReason::LocalOptimum { n, n_around } => {
+                write!(f, "no new program found after {n}, and none of the {n_around} around the best is faster")
+            }
+            StopReason::NoGain { n, n_idle } => write!(f, "no gain in the last {n_idle} of {n} programs"),
             StopReason::Interrupted => write!(f, "interrupted"),
         }
     }
@@ -130,9 +154,13 @@ impl Best {
 pub struct Cost {
     /// Summed over candidates; builds run side by side, so this exceeds the wall clock.
     pub steps: Steps,
-    /// Wall clock of probing, and of building and measuring.
+    /// Wall clock of the proposing thread: the strategy, probing, building.
+    pub ask_secs: f64,
     pub probe_secs: f64,
+    pub build_secs: f64,
+    /// Wall clock of the measuring thread: measuring, waiting for what is proposed and built, the final measurement.
     pub measure_secs: f64,
+    pub wait_secs: f64,
     pub final_secs: f64,
     pub total_secs: f64,
     pub n_probed: usize,
@@ -155,25 +183,25 @@ pub struct Outcome {
 
 /// Searches the schedules of one task.
 pub struct Tuner<'a> {
-    runner: &'a mut dyn Runner,
+    runner: &'a dyn Runner,
     task: Task,
     options: Options,
     measured: Vec<Measurement>,
-    seen: BTreeSet<u64>,
+    /// How slow the machine was at each of them: 1 in the first batch.
+    paces: Vec<f64>,
+    pace: f64,
     cost: Cost,
 }
 
 impl<'a> Tuner<'a> {
     pub fn new(runner: &'a mut dyn Runner, task: Task, options: Options) -> Tuner<'a> {
-        Tuner { runner, task, options, measured: Vec::new(), seen: BTreeSet::new(), cost: Cost::default() }
+        Tuner { runner, task, options, measured: Vec::new(), paces: Vec::new(), pace: 1.0, cost: Cost::default() }
     }
 
     /// Takes what an earlier run measured: it counts as trials and is not measured again.
     pub fn resume(mut self, known: Vec<Measurement>) -> Tuner<'a> {
-        for measurement in known {
-            self.seen.insert(measurement.hash);
-            self.measured.push(measurement);
-        }
+        self.paces.extend(known.iter().map(|_| 1.0));
+        self.measured.extend(known);
         self
     }
 
@@ -184,28 +212,7 @@ impl<'a> Tuner<'a> {
     pub fn run(mut self, on_measurement: &mut dyn FnMut(&Measurement)) -> Result<Outcome> {
         let start = Instant::now();
         let spaces = self.runner.spaces(&self.task)?;
-        let seed = child_seed(self.options.seed, "tune");
-        let mut strategy = strategy::start(self.options.strategy, &spaces, self.options.n_trials, seed);
-        self.measured.iter().for_each(|m| strategy.tell(m));
-        let stop = loop {
-            let n_left = self.options.n_trials.saturating_sub(self.measured.len());
-            if self.options.stop.load(Ordering::Relaxed) {
-                break StopReason::Interrupted;
-            }
-            if n_left == 0 || spaces.is_empty() {
-                break StopReason::Trials { n: self.measured.len() };
-            }
-            if start.elapsed().as_secs_f64() > self.options.limit_secs {
-                break StopReason::TimeLimit { secs: self.options.limit_secs };
-            }
-            let batch = self.propose(strategy.as_mut(), n_left.min(self.options.batch))?;
-            if batch.is_empty() {
-                break StopReason::Exhausted { n: self.measured.len() };
-            }
-            let n_before = self.measured.len();
-            self.measure(&batch, on_measurement)?;
-            self.measured[n_before..].iter().for_each(|m| strategy.tell(m));
-        };
+        let stop = if spaces.is_empty() { StopReason::Exhausted { n: 0 } } else { self.search(&spaces, start, on_measurement)? };
         let best = self.crown()?;
         self.cost.total_secs = start.elapsed().as_secs_f64();
         let mut failures = BTreeMap::new();
@@ -216,41 +223,168 @@ impl<'a> Tuner<'a> {
         Ok(Outcome { best, n_measured: self.measured.len(), failures, example, stop, cost: self.cost })
     }
 
-    /// Up to `n` programs that were not measured yet.
-    fn propose(&mut self, strategy: &mut dyn strategy::Strategy, n: usize) -> Result<Vec<Candidate>> {
-        let start = Instant::now();
-        let mut batch: Vec<Candidate> = Vec::new();
-        for _ in 0..ROUNDS_WITHOUT_NEWS {
-            let proposals = strategy.ask(n - batch.len());
-            self.cost.n_probed += proposals.len();
-            for candidate in self.runner.probe(&self.task, &proposals)?.into_iter().flatten() {
-                if self.seen.insert(candidate.hash) {
-                    batch.push(candidate);
-                }
-            }
-            if batch.len() == n || self.options.stop.load(Ordering::Relaxed) {
-                break;
-            }
-        }
-        self.cost.probe_secs += start.elapsed().as_secs_f64();
-        Ok(batch)
+    /// Starts the proposing thread and measures what it hands over.
+    fn search(&mut self, spaces: &[Space], start: Instant, on_measurement: &mut dyn FnMut(&Measurement)) -> Result<StopReason> {
+        let (runner, task, options) = (self.runner, self.task.clone(), self.options.clone());
+        let seen = self.measured.iter().map(|m| m.hash).collect();
+        std::thread::scope(|scope| {
+            let (orders, ordered) = channel();
+            let (batches, ready) = channel();
+            let proposer = scope.spawn(move || {
+                let strategy = strategy::start(options.strategy, spaces, options.n_trials, child_seed(options.seed, "tune"));
+                let proposer = Proposer { runner, task, stop: options.stop, strategy, seen, tried: BTreeSet::new(), cost: Cost::default() };
+                proposer.serve(ordered, batches)
+            });
+            let stop = self.measure_all(start, &orders, &ready, on_measurement);
+            drop(orders);
+            let (tried, spent) = proposer.join().map_err(|_| Error::Invalid("the strategy panicked: report this with the seed".into()))?;
+            (self.cost.ask_secs, self.cost.probe_secs, self.cost.build_secs) = (spent.ask_secs, spent.probe_secs, spent.build_secs);
+            self.cost.n_probed = spent.n_probed;
+            Ok(match stop? {
+                StopReason::Exhausted { n } => self.certify(spaces, tried).unwrap_or(StopReason::Exhausted { n }),
+                stop => stop,
+            })
+        })
     }
 
+    fn measure_all(
+        &mut self,
+        start: Instant,
+        orders: &Sender<Order>,
+        batches: &Receiver<Result<Vec<Candidate>>>,
+        on_measurement: &mut dyn FnMut(&Measurement),
+    ) -> Result<StopReason> {
+        let has_room = self.runner.has_room(&self.task);
+        let (mut n_told, mut ready) = (0, Vec::new());
+        loop {
+            let stop = self.reason(ready.len(), start);
+            if stop == Some(StopReason::Interrupted) {
+                return Ok(StopReason::Interrupted);
+            }
+            let ordered = stop.is_none() && (has_room || ready.is_empty());
+            if ordered {
+                let n_left = self.options.n_trials - self.measured.len() - ready.len();
+                let news = (n_told..self.measured.len()).map(|i| self.at_pace(i)).collect();
+                n_told = self.measured.len();
+                // a proposer that is gone has panicked; its batch is missed below
+                let _ = orders.send(Order { news, n: n_left.min(self.options.batch) });
+            }
+            if !ready.is_empty() {
+                self.measure(&ready, on_measurement)?;
+            }
+            let waiting = Instant::now();
+            ready = match ordered.then(|| batches.recv()) {
+                Some(Ok(batch)) => batch?,
+                Some(Err(_)) => return Ok(StopReason::Interrupted),
+                None => Vec::new(),
+            };
+            self.cost.wait_secs += waiting.elapsed().as_secs_f64();
+            if ready.is_empty() {
+                match self.reason(0, start) {
+                    Some(stop) => return Ok(stop),
+                    None if n_told == self.measured.len() => return Ok(StopReason::Exhausted { n: n_told }),
+                    // it may propose more when it knows what was measured meanwhile
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// Why no further batch is wanted; `n_ready` wait to be measured.
+    fn reason(&self, n_ready: usize, start: Instant) -> Option<StopReason> {
+        let n = self.measured.len();
+        if self.options.stop.load(Ordering::Relaxed) {
+            return Some(StopReason::Interrupted);
+        }
+        if n + n_ready >= self.options.n_trials {
+            return Some(StopReason::Trials { n });
+        }
+        if start.elapsed().as_secs_f64() > self.options.limit_secs {
+            return Some(StopReason::TimeLimit { secs: self.options.limit_secs });
+        }
+        let n_idle = self.n_idle();
+        self.options.patience.filter(|&patience| n_idle >= patience).map(|_| StopReason::NoGain { n, n_idle })
+    }
+
+    /// Measurements since the last gain.
+    fn n_idle(&self) -> usize {
+        let (mut best, mut last) = (f64::INFINITY, 0);
+        for i in 0..self.measured.len() {
+            if self.rank_secs(i) < GAIN * best {
+                (best, last) = (self.rank_secs(i), i + 1);
+            }
+        }
+        self.measured.len() - last
+    }
+
+    /// Was everything around the best tried?
+    fn certify(&self, spaces: &[Space], mut tried: BTreeSet<Config>) -> Option<StopReason> {
+        let best = &self.measured[*self.ranked().first()?].config;
+        let around = spaces.get(best.space)?.neighbours(best);
+        tried.extend(self.measured.iter().map(|m| m.config.clone()));
+        let all = around.iter().all(|config| tried.contains(config));
+        all.then_some(StopReason::LocalOptimum { n: self.measured.len(), n_around: around.len() })
+    }
+
+    /// What the `i`-th measurement is compared by: its seconds at the machine's pace in the first batch.
+    fn rank_secs(&self, i: usize) -> f64 {
+        self.measured[i].rank_secs() / self.paces[i]
+    }
+
+    /// The `i`-th measurement as it would have been in the first batch.
+    fn at_pace(&self, i: usize) -> Measurement {
+        let mut measurement = self.measured[i].clone();
+        if let Ok(samples) = &mut measurement.result {
+            samples.0.iter_mut().for_each(|secs| *secs /= self.paces[i]);
+        }
+        measurement
+    }
+
+    /// What works, fastest first.
+    fn ranked(&self) -> Vec<usize> {
+        let mut ranked: Vec<usize> = (0..self.measured.len()).filter(|&i| self.measured[i].result.is_ok()).collect();
+        ranked.sort_by(|&a, &b| self.rank_secs(a).total_cmp(&self.rank_secs(b)));
+        ranked
+    }
+
+    fn candidate(&self, i: usize) -> Candidate {
+        let m = &self.measured[i];
+        Candidate { config: m.config.clone(), hash: m.hash, built: m.library.clone() }
+    }
+
+    /// Measures a batch, and before it the best so far once more: by as much as that one is slower than it was, so is the machine.
     fn measure(&mut self, batch: &[Candidate], on_measurement: &mut dyn FnMut(&Measurement)) -> Result<()> {
         let start = Instant::now();
-        let best = self.measured.iter().map(Measurement::rank_secs).fold(f64::INFINITY, f64::min);
-        let effort = Effort { hopeless_secs: if best.is_finite() { HOPELESS * best } else { f64::MAX }, ..Effort::QUICK };
-        let (measured, cost, stop) = (&mut self.measured, &mut self.cost, &self.options.stop);
-        self.runner.measure(&self.task, batch, &effort, &mut |measurement| {
-            on_measurement(&measurement);
+        let incumbent = self.ranked().first().copied();
+        let mut candidates: Vec<Candidate> = incumbent.map(|i| self.candidate(i)).into_iter().collect();
+        candidates.extend_from_slice(batch);
+        let mut before = incumbent.map(|i| self.rank_secs(i));
+        let hopeless_secs = before.map_or(f64::MAX, |best| HOPELESS * best * self.pace);
+        let effort = Effort { hopeless_secs, ..Effort::QUICK };
+        let (measured, paces, pace) = (&mut self.measured, &mut self.paces, &mut self.pace);
+        let (cost, stop) = (&mut self.cost, &self.options.stop);
+        self.runner.measure(&self.task, &candidates, &effort, &mut |measurement| {
             cost.steps.add(&measurement.steps);
-            measured.push(measurement);
+            match (before.take(), incumbent) {
+                (Some(before), Some(i)) => {
+                    if measurement.result.is_ok() {
+                        *pace = measurement.rank_secs() / before;
+                        // an earlier run's was built just now
+                        measured[i].library = measurement.library;
+                    }
+                }
+                _ => {
+                    on_measurement(&measurement);
+                    measured.push(measurement);
+                    paces.push(*pace);
+                }
+            }
             !stop.load(Ordering::Relaxed)
         })?;
         self.cost.measure_secs += start.elapsed().as_secs_f64();
-        let mut ranked: Vec<usize> = (0..self.measured.len()).collect();
-        ranked.sort_by(|&a, &b| self.measured[a].rank_secs().total_cmp(&self.measured[b].rank_secs()));
-        for &i in ranked.iter().skip(N_FINALISTS) {
+        let mut kept = self.ranked();
+        kept.truncate(N_FINALISTS);
+        for i in (0..self.measured.len()).filter(|i| !kept.contains(i)) {
             discard(self.measured[i].library.take());
         }
         Ok(())
@@ -259,13 +393,11 @@ impl<'a> Tuner<'a> {
     /// Measures the best few again, carefully and in turn; the first fast number may have been luck.
     fn crown(&mut self) -> Result<Option<Best>> {
         let start = Instant::now();
-        let mut finalists: Vec<&Measurement> = self.measured.iter().filter(|m| m.result.is_ok()).collect();
-        finalists.sort_by(|a, b| a.rank_secs().total_cmp(&b.rank_secs()));
+        let mut finalists = self.ranked();
         finalists.truncate(N_FINALISTS);
-        let best = finalists.first().map_or(f64::INFINITY, |m| m.rank_secs());
-        finalists.retain(|m| m.rank_secs() <= CLEARLY_SLOWER * best);
-        let candidates: Vec<Candidate> =
-            finalists.iter().map(|m| Candidate { config: m.config.clone(), hash: m.hash, built: m.library.clone() }).collect();
+        let best = finalists.first().map_or(f64::INFINITY, |&i| self.rank_secs(i));
+        finalists.retain(|&i| self.rank_secs(i) <= CLEARLY_SLOWER * best);
+        let candidates: Vec<Candidate> = finalists.iter().map(|&i| self.candidate(i)).collect();
         let mut again: Vec<Measurement> = Vec::new();
         if !self.options.stop.load(Ordering::Relaxed) && !candidates.is_empty() {
             self.runner.measure(&self.task, &candidates, &self.options.final_effort, &mut |m| {
@@ -273,7 +405,7 @@ impl<'a> Tuner<'a> {
                 true
             })?;
         }
-        let fallback = finalists.first().map(|m| (*m).clone());
+        let fallback = finalists.first().map(|&i| self.measured[i].clone());
         let winner = again.into_iter().filter(|m| m.result.is_ok()).min_by(|a, b| a.rank_secs().total_cmp(&b.rank_secs())).or(fallback);
         self.cost.final_secs = start.elapsed().as_secs_f64();
         let Some(winner) = winner else { return Ok(None) };
@@ -283,6 +415,63 @@ impl<'a> Tuner<'a> {
         };
         let samples = winner.result.unwrap_or(Samples(vec![]));
         Ok(Some(Best { config: winner.config, hash: winner.hash, samples, library }))
+    }
+}
+
+/// What the strategy has not been told yet, and how many programs are wanted.
+struct Order {
+    news: Vec<Measurement>,
+    n: usize,
+}
+
+/// Of the two threads of a search the one that proposes and builds.
+struct Proposer<'a> {
+    runner: &'a dyn Runner,
+    task: Task,
+    stop: Arc<AtomicBool>,
+    strategy: Box<dyn strategy::Strategy>,
+    /// Programs measured or under way.
+    seen: BTreeSet<u64>,
+    /// Configs proposed, whatever became of them.
+    tried: BTreeSet<Config>,
+    cost: Cost,
+}
+
+impl Proposer<'_> {
+    /// Answers each order with a batch; an empty one when there is nothing new.
+    fn serve(mut self, orders: Receiver<Order>, batches: Sender<Result<Vec<Candidate>>>) -> (BTreeSet<Config>, Cost) {
+        for order in orders {
+            let batch = self.batch(order);
+            if batches.send(batch).is_err() {
+                break;
+            }
+        }
+        (self.tried, self.cost)
+    }
+
+    fn batch(&mut self, order: Order) -> Result<Vec<Candidate>> {
+        let start = Instant::now();
+        order.news.iter().for_each(|m| self.strategy.tell(m));
+        self.cost.ask_secs += start.elapsed().as_secs_f64();
+        let mut batch: Vec<Candidate> = Vec::new();
+        for _ in 0..ROUNDS_WITHOUT_NEWS {
+            let start = Instant::now();
+            let proposals = self.strategy.ask(order.n - batch.len());
+            self.cost.ask_secs += start.elapsed().as_secs_f64();
+            self.cost.n_probed += proposals.len();
+            let start = Instant::now();
+            let probed = self.runner.probe(&self.task, &proposals)?;
+            self.cost.probe_secs += start.elapsed().as_secs_f64();
+            batch.extend(probed.into_iter().flatten().filter(|candidate| self.seen.insert(candidate.hash)));
+            self.tried.extend(proposals.into_iter().filter_map(|p| if let Proposal::Exact(config) = p { Some(config) } else { None }));
+            if batch.len() == order.n || self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        let start = Instant::now();
+        self.runner.prepare(&self.task, &batch)?;
+        self.cost.build_secs += start.elapsed().as_secs_f64();
+        Ok(batch)
     }
 }
 
