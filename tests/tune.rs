@@ -350,6 +350,27 @@ mod real {
     }
 
     #[test]
+    fn fresh_workers_know_the_programs_of_an_earlier_run() {
+        let task = small();
+        let tune = |n_trials, known: &[Measurement]| {
+            let mut rows = vec![];
+            Tuner::new(&mut runner(20.0), task.clone(), Options::new(n_trials, 1))
+                .resume(known.to_vec())
+                .run(&mut |m| rows.push(m.clone()))
+                .unwrap();
+            rows
+        };
+        let known = tune(4, &[]);
+        let proposals: Vec<Proposal> = known.iter().map(|m| Proposal::Exact(m.config.clone())).collect();
+        let again = runner(20.0).probe(&task, &proposals).unwrap();
+        assert!(again.iter().zip(&known).all(|(again, m)| again.as_ref().is_ok_and(|c| c.hash == m.hash)), "{again:?} {known:?}");
+        // the same seed begins with the same proposals
+        let new = tune(6, &known);
+        assert_eq!(new.len(), 2);
+        assert!(new.iter().all(|m| known.iter().all(|k| k.hash != m.hash)));
+    }
+
+    #[test]
     fn configs_replay_to_the_same_program_and_impossible_ones_are_repaired() {
         let runner = runner(20.0);
         let task = small();
