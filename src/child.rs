@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -61,11 +61,18 @@ impl Child {
     /// # Errors
     /// The program cannot be started.
     pub fn spawn(role: &str, env: &[(String, String)]) -> Result<Child> {
-        let program = match PROGRAM.get() {
-            Some(path) => path.clone(),
-            None => std::env::current_exe().context(|| "finding this program's own file".into())?,
-        };
-        let mut process = Command::new(&program)
+        match PROGRAM.get() {
+            Some(path) => Child::spawn_of(path, role, env),
+            None => Child::spawn_of(&std::env::current_exe().context(|| "finding this program's own file".into())?, role, env),
+        }
+    }
+
+    /// Starts `PROGRAM worker ROLE` with extra environment variables.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn spawn_of(program: &Path, role: &str, env: &[(String, String)]) -> Result<Child> {
+        let mut process = Command::new(program)
             .args(["worker", role])
             .envs(env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::piped())

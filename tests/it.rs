@@ -32,6 +32,7 @@ mod train;
 mod trainer;
 mod transformer;
 mod tune;
+mod tune_faults;
 mod util;
 #[cfg(all(feature = "tvm", feature = "torch"))]
 mod walk;

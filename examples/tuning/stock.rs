@@ -16,7 +16,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// There is no stock TVM, or it failed; its words.
 pub fn search(task: &Task, n_trials: usize, seed: u64, post_optimization: bool) -> Result<Value> {
     let python = std::env::var("SYNTUNE_STOCK_PYTHON").context("SYNTUNE_STOCK_PYTHON is not set: run scripts/compare-metaschedule")?;
-    let mut runner = LocalRunner::new(Limits::default())?;
+    let runner = LocalRunner::new(Limits::default())?;
     let target = runner.target("host", task.n_threads)?;
     let folder = tempfile::tempdir()?;
     let module = folder.path().join("module.py");

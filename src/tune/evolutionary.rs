@@ -2,7 +2,7 @@
 //! measured like those of every other strategy, so that only the search differs.
 
 use super::config::{Config, Measurement, Proposal, Space, Task};
-use super::cost::CostModel;
+use super::cost::{CostModel, program};
 use super::protocol::{CompileAnswer, CompileRequest, Population};
 use super::strategy::Strategy;
 use crate::child::Child;
@@ -134,14 +134,4 @@ impl Learner {
         let rows: Vec<Vec<f64>> = programs.iter().map(|p| program(p)).collect();
         self.model.guess(&rows).into_iter().map(|g| g.speed).collect()
     }
-}
-
-/// Features of a program: those of the store with the most arithmetic, and the sums over all stores.
-fn program(stores: &[Vec<f64>]) -> Vec<f64> {
-    /// Counts of floating-point operations come first (`per_store_feature.cc`, group 1).
-    const N_FLOAT: usize = 5;
-    let work = |row: &&Vec<f64>| row.iter().take(N_FLOAT).sum::<f64>();
-    let Some(main) = stores.iter().max_by(|a, b| work(a).total_cmp(&work(b))) else { return vec![] };
-    let sums = (0..main.len()).map(|i| stores.iter().map(|row| row[i]).sum::<f64>());
-    main.iter().copied().chain(sums).collect()
 }

@@ -6,15 +6,15 @@
 //! neighbour of an incumbent is measured before it is left); trees over knobs that are fitted again for each batch, and their
 //! disagreement as a reason to look (Chameleon's cost model, with uncertainty). Each of these can be left out: [`Parts`].
 
-use super::config::{Config, Measurement, Origin, Proposal, Space};
-use super::cost::{CostModel, Guess, features};
+use super::config::{Config, Measurement, Origin, Proposal, Space, Task};
+use super::cost::{Learner, Rows, pick};
 use super::draft::draft;
 use super::strategy::Strategy;
 use crate::error::Result;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// What the strategy is made of, for ablations.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,8 +46,6 @@ const N_FAR: usize = 48;
 const N_DRAFTS: usize = 24;
 /// Of so many proposals one is a draft whatever the model says.
 const FRESH: usize = 8;
-/// How much an unsure guess counts: the spread of the trees is added to the speed so many times.
-const CURIOSITY: f64 = 1.0;
 
 pub struct Guided {
     spaces: Vec<Space>,
@@ -56,20 +54,13 @@ pub struct Guided {
     n_asked: usize,
     told: Vec<(f64, Config)>,
     visited: BTreeSet<Config>,
-    models: BTreeMap<usize, CostModel>,
-    n_fitted: usize,
-    seed: u64,
+    rows: Rows,
+    learner: Learner,
     rng: ChaCha8Rng,
 }
 
-/// Where a config came from: the number of its centre.
-struct Move {
-    config: Config,
-    centre: usize,
-}
-
 impl Guided {
-    pub fn new(spaces: &[Space], parts: Parts, n_trials: usize, seed: u64) -> Guided {
+    pub fn new(task: &Task, spaces: &[Space], parts: Parts, n_trials: usize, seed: u64) -> Guided {
         Guided {
             spaces: spaces.to_vec(),
             parts,
@@ -77,9 +68,8 @@ impl Guided {
             n_asked: 0,
             told: vec![],
             visited: BTreeSet::new(),
-            models: BTreeMap::new(),
-            n_fitted: 0,
-            seed,
+            rows: Rows::new(&task.nest, spaces, task.n_threads),
+            learner: Learner::new(seed),
             rng: ChaCha8Rng::seed_from_u64(seed),
         }
     }
@@ -120,102 +110,54 @@ impl Guided {
     }
 
     /// What may be measured next.
-    fn moves(&mut self) -> Vec<Move> {
-        let mut found: Vec<Move> = Vec::new();
-        let mut seen: BTreeSet<Config> = BTreeSet::new();
+    fn moves(&mut self) -> Vec<Config> {
+        let mut found: BTreeSet<Config> = BTreeSet::new();
         let centres = if self.parts.descent { self.centres() } else { vec![] };
-        for (centre, around) in centres.iter().enumerate() {
-            let mut configs = self.spaces[around.space].neighbours(around);
+        for around in &centres {
+            found.extend(self.spaces[around.space].neighbours(around));
             for _ in 0..N_FAR {
                 let far = self.hop(around).and_then(|near| self.hop(&near));
-                configs.extend(far);
-            }
-            for config in configs {
-                if !self.visited.contains(&config) && seen.insert(config.clone()) {
-                    found.push(Move { config, centre });
-                }
+                found.extend(far);
             }
         }
         for n in 0..N_DRAFTS {
-            if let Some(config) = self.fresh(n)
-                && seen.insert(config.clone())
-            {
-                found.push(Move { config, centre: centres.len() });
-            }
+            found.extend(self.fresh(n));
         }
-        found
+        found.into_iter().filter(|config| !self.visited.contains(config)).collect()
     }
 
-    /// Fits the trees of each space to what was measured there.
-    fn fit(&mut self) {
-        if self.n_fitted == self.told.len() {
-            return;
-        }
-        self.n_fitted = self.told.len();
-        let best = self.told.iter().map(|t| t.0).fold(f64::INFINITY, f64::min);
-        for (number, space) in self.spaces.iter().enumerate() {
-            let here = || self.told.iter().filter(|t| t.1.space == number);
-            let rows: Vec<Vec<f64>> = here().map(|t| features(space, &t.1)).collect();
-            let speeds: Vec<f64> = here().map(|t| if t.0.is_finite() { best / t.0 } else { 0.0 }).collect();
-            self.models.entry(number).or_default().fit(&rows, &speeds, self.seed.wrapping_add(self.n_fitted as u64));
-        }
-    }
-
-    /// The moves with what is expected of them, the most hopeful first.
-    fn rank(&mut self, moves: Vec<Move>) -> Vec<Move> {
+    /// The `n` moves to measure together, the most hopeful first.
+    fn choose(&mut self, n: usize) -> Vec<Config> {
+        let mut moves = self.moves();
         if !self.parts.model {
-            let mut keyed: Vec<(u64, Move)> = moves.into_iter().map(|m| (self.rng.random(), m)).collect();
-            keyed.sort_by_key(|k| k.0);
-            return keyed.into_iter().map(|k| k.1).collect();
+            moves.shuffle(&mut self.rng);
+            moves.truncate(n);
+            return moves;
         }
-        self.fit();
-        let mut scored: Vec<(f64, Move)> = Vec::new();
-        for (number, model) in &self.models {
-            let rows: Vec<Vec<f64>> =
-                moves.iter().filter(|m| m.config.space == *number).map(|m| features(&self.spaces[*number], &m.config)).collect();
-            let guesses = model.guess(&rows);
-            let of = moves.iter().filter(|m| m.config.space == *number).zip(guesses);
-            let score = |g: Guess| g.speed + CURIOSITY * g.spread;
-            scored.extend(of.map(|(m, g)| (score(g), Move { config: m.config.clone(), centre: m.centre })));
-        }
-        scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.config.cmp(&b.1.config)));
-        scored.into_iter().map(|s| s.1).collect()
+        let rows: Vec<Vec<f64>> = moves.iter().map(|config| self.rows.of(config)).collect();
+        let guesses = self.learner.guess(&rows);
+        pick(&guesses, &rows, n).into_iter().map(|i| moves[i].clone()).collect()
     }
 }
 
 impl Strategy for Guided {
     fn ask(&mut self, n: usize) -> Result<Vec<Proposal>> {
         let mut chosen: Vec<Config> = Vec::new();
-        let mut ranked: Option<Vec<Move>> = None;
-        // not all of a batch around one centre, where the model may be wrong about all of them
-        let most = n.div_ceil(2);
-        let mut of_centre: BTreeMap<usize, usize> = BTreeMap::new();
-        while chosen.len() < n {
-            let starting = self.n_asked < self.n_start || self.told.iter().all(|t| t.0.is_infinite());
-            let next = if starting || self.n_asked.is_multiple_of(FRESH) {
-                self.fresh(self.n_asked)
-            } else {
-                if ranked.is_none() {
-                    let moves = self.moves();
-                    ranked = Some(self.rank(moves));
-                }
-                let left = ranked.get_or_insert_default();
-                let open = |m: &Move| of_centre.get(&m.centre).is_none_or(|&k| k < most);
-                let at = left.iter().position(open).or(if left.is_empty() { None } else { Some(0) });
-                at.map(|i| left.remove(i)).map(|m| {
-                    *of_centre.entry(m.centre).or_default() += 1;
-                    m.config
-                })
-            };
-            self.n_asked += 1;
-            match next {
-                Some(config) if self.visited.insert(config.clone()) => chosen.push(config),
-                Some(_) => {}
-                None if ranked.as_ref().is_some_and(|r| r.is_empty()) => break,
-                None if self.n_asked > self.n_start + 2 * self.visited.len() + n => break,
-                None => {}
+        // drafts at the start, and one of so many later
+        let works = self.told.iter().any(|t| t.0.is_finite());
+        for i in 0..n {
+            let at = self.n_asked + i;
+            if !works || at < self.n_start || at.is_multiple_of(FRESH) {
+                let Some(config) = self.fresh(at) else { break };
+                self.visited.insert(config.clone());
+                chosen.push(config);
             }
         }
+        for config in self.choose(n - chosen.len()) {
+            self.visited.insert(config.clone());
+            chosen.push(config);
+        }
+        self.n_asked += n;
         Ok(chosen.into_iter().map(Proposal::Exact).collect())
     }
 
@@ -226,6 +168,7 @@ impl Strategy for Guided {
             return;
         }
         self.visited.insert(config.clone());
+        self.learner.tell(self.rows.of(config), measurement.rank_secs());
         self.told.push((measurement.rank_secs(), config.clone()));
     }
 }

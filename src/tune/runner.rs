@@ -12,19 +12,28 @@ use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Builds and measures configs. A candidate's fault is a [`Failure`] inside; an `Err` is the caller's problem.
-pub trait Runner {
+/// Builds and measures configs. A candidate's fault is a [`Failure`] inside; an `Err` is the caller's problem. One thread proposes,
+/// probes and prepares while another measures.
+pub trait Runner: Sync {
     /// The design spaces of a task.
-    fn spaces(&mut self, task: &Task) -> Result<Vec<Space>>;
+    fn spaces(&self, task: &Task) -> Result<Vec<Space>>;
     /// Which proposals can be scheduled and as which programs; cheap, builds nothing. One answer per proposal.
-    fn probe(&mut self, task: &Task, proposals: &[Proposal]) -> Result<Vec<Result<Candidate, Failure>>>;
-    /// Builds all, then measures one after the other. `known` receives each result as soon as it is there and says whether to go on.
-    fn measure(&mut self, task: &Task, candidates: &[Candidate], effort: &Effort, known: &mut dyn FnMut(Measurement) -> bool)
-    -> Result<()>;
+    fn probe(&self, task: &Task, proposals: &[Proposal]) -> Result<Vec<Result<Candidate, Failure>>>;
+    /// Whether one batch may be proposed and built while another is measured. Where not, they take turns.
+    fn has_room(&self, _task: &Task) -> bool {
+        true
+    }
+    /// Builds what [`Runner::measure`] gets later.
+    fn prepare(&self, _task: &Task, _candidates: &[Candidate]) -> Result<()> {
+        Ok(())
+    }
+    /// Builds what is not built yet, then measures one after the other. `known` receives each result as soon as it is there and says
+    /// whether to go on.
+    fn measure(&self, task: &Task, candidates: &[Candidate], effort: &Effort, known: &mut dyn FnMut(Measurement) -> bool) -> Result<()>;
 }
 
 /// Time limits and size of a [`LocalRunner`].
@@ -49,12 +58,50 @@ impl Default for Limits {
 /// Compile workers and one measuring worker on this machine, restarted when they are lost.
 pub struct LocalRunner {
     limits: Limits,
-    compilers: Vec<Option<Child>>,
-    measurer: Option<(usize, Child)>,
+    program: Option<PathBuf>,
+    compilers: Vec<Mutex<Option<Child>>>,
+    measurer: Mutex<Option<(usize, Child)>>,
     work: TempDir,
-    n_folders: usize,
-    references: HashMap<u64, Result<PathBuf, Failure>>,
+    n_folders: AtomicUsize,
+    /// By task.
+    references: Mutex<HashMap<u64, Result<PathBuf, Failure>>>,
+    /// Built and not measured yet, by task and program.
+    prepared: Mutex<HashMap<(u64, u64), Result<Built, Failure>>>,
+    gate: Gate,
     stop: Arc<AtomicBool>,
+}
+
+/// Where compile workers wait while a batch is measured.
+#[derive(Default)]
+struct Gate {
+    measuring: Mutex<bool>,
+    over: Condvar,
+}
+
+impl Gate {
+    fn wait(&self) {
+        let measuring = lock(&self.measuring);
+        drop(self.over.wait_while(measuring, |measuring| *measuring));
+    }
+
+    fn close(&self) -> Closed<'_> {
+        *lock(&self.measuring) = true;
+        Closed(self)
+    }
+}
+
+/// Opens its gate when it is dropped.
+struct Closed<'a>(&'a Gate);
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.measuring) = false;
+        self.0.over.notify_all();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 /// A compiled kernel and what it took.
@@ -72,24 +119,6 @@ pub struct Built {
 /// Of one build: built, failed, or the caller's fault.
 type Outcome = Result<Result<Built, Failure>>;
 
-fn ask<Q: Serialize, A: DeserializeOwned>(
-    slot: &mut Option<Child>,
-    role: &str,
-    env: &[(String, String)],
-    request: &Q,
-    secs: f64,
-) -> Result<Result<A, Fault>> {
-    let mut child = match slot.take() {
-        Some(child) => child,
-        None => Child::spawn(role, env)?,
-    };
-    let answer = child.ask(request, Duration::from_secs_f64(secs));
-    if answer.is_ok() {
-        *slot = Some(child);
-    }
-    Ok(answer)
-}
-
 impl LocalRunner {
     /// Workers start when they are first needed.
     ///
@@ -100,16 +129,25 @@ impl LocalRunner {
             .prefix("syntune-tune-")
             .tempdir()
             .context(|| "making a temporary folder; set TMPDIR to a folder with space".into())?;
-        let compilers = (0..limits.n_compilers.max(1)).map(|_| None).collect();
+        let compilers = (0..limits.n_compilers.max(1)).map(|_| Mutex::default()).collect();
         Ok(LocalRunner {
             limits,
+            program: None,
             compilers,
-            measurer: None,
+            measurer: Mutex::default(),
             work,
-            n_folders: 0,
-            references: HashMap::new(),
+            n_folders: AtomicUsize::new(0),
+            references: Mutex::default(),
+            prepared: Mutex::default(),
+            gate: Gate::default(),
             stop: Arc::new(AtomicBool::new(false)),
         })
+    }
+
+    /// Runs another program's workers, run as `PROGRAM worker ROLE`.
+    pub fn with_program(mut self, program: impl Into<PathBuf>) -> LocalRunner {
+        self.program = Some(program.into());
+        self
     }
 
     /// Once this flag is set, builds and measurements end after the candidate that is under way.
@@ -119,27 +157,74 @@ impl LocalRunner {
 
     /// Process id of the measuring worker, when it runs.
     pub fn measurer_pid(&self) -> Option<u32> {
-        self.measurer.as_ref().map(|(_, child)| child.pid())
+        lock(&self.measurer).as_ref().map(|(_, child)| child.pid())
+    }
+
+    /// Compile workers that may be busy beside a measurement: as many as the kernel leaves processors.
+    fn n_beside(&self, task: &Task) -> usize {
+        std::thread::available_parallelism().map_or(1, |n| n.get()).saturating_sub(task.n_threads.max(1))
     }
 
     /// A fresh private folder, removed with the runner.
-    fn folder(&mut self) -> Result<PathBuf> {
-        self.n_folders += 1;
-        let path = self.work.path().join(self.n_folders.to_string());
+    fn folder(&self) -> Result<PathBuf> {
+        let path = self.work.path().join(self.n_folders.fetch_add(1, Ordering::Relaxed).to_string());
         std::fs::create_dir(&path).context(|| format!("creating {}", path.display()))?;
         Ok(path)
     }
 
-    fn compiler(&mut self, request: &CompileRequest) -> Result<Result<CompileAnswer, Failure>> {
-        let answer = ask::<_, CompileAnswer>(&mut self.compilers[0], "compile", &[], request, self.limits.build_secs)?;
-        settle(answer)
+    fn ask<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        slot: &mut Option<Child>,
+        role: &str,
+        env: &[(String, String)],
+        request: &Q,
+        secs: f64,
+    ) -> Result<Result<A, Fault>> {
+        let mut child = match (slot.take(), &self.program) {
+            (Some(child), _) => child,
+            (None, Some(program)) => Child::spawn_of(program, role, env)?,
+            (None, None) => Child::spawn(role, env)?,
+        };
+        let answer = child.ask(request, Duration::from_secs_f64(secs));
+        if answer.is_ok() {
+            *slot = Some(child);
+        }
+        Ok(answer)
+    }
+
+    /// Asks one compile worker, whose turn it may not be yet.
+    fn compile(&self, worker: &Mutex<Option<Child>>, request: &CompileRequest) -> Result<Result<CompileAnswer, Failure>> {
+        let mut slot = lock(worker);
+        let mut ask = |request: &CompileRequest| self.ask::<_, CompileAnswer>(&mut slot, "compile", &[], request, self.limits.build_secs);
+        match ask(request)? {
+            Ok(CompileAnswer::Failed(failure)) => Ok(Err(failure)),
+            Ok(CompileAnswer::Refused(message)) => Err(Error::Invalid(message)),
+            Ok(answer) => Ok(Ok(answer)),
+            Err(Fault::Exited { stderr, .. }) if stderr.contains("No space left") => Err(Error::Invalid(format!(
+                "the disk is full: {}; free some space, or set TMPDIR to a folder that has some; what was measured is kept",
+                std::env::temp_dir().display()
+            ))),
+            Err(Fault::Exited { code, stderr }) => {
+                // a worker that lacks its libraries ends whatever it is asked; otherwise it was this request
+                let simple = CompileRequest::Target { target: "llvm".into(), n_threads: 1 };
+                match ask(&simple)? {
+                    Ok(_) => Ok(Err(Failure::Lost(format!("the compile worker ended with code {code}: {stderr}")))),
+                    Err(_) => Err(Error::Library(format!("the compile worker ended with code {code}: {stderr}; run scripts/setup"))),
+                }
+            }
+            Err(fault) => Ok(Err(fault.into())),
+        }
+    }
+
+    fn compiler(&self, request: &CompileRequest) -> Result<Result<CompileAnswer, Failure>> {
+        self.compile(&self.compilers[0], request)
     }
 
     /// The target as full JSON: the host named by LLVM, defaults filled in.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a target that TVM does not know.
-    pub fn target(&mut self, target: &str, n_threads: usize) -> Result<String> {
+    pub fn target(&self, target: &str, n_threads: usize) -> Result<String> {
         match self.compiler(&CompileRequest::Target { target: target.into(), n_threads })? {
             Ok(CompileAnswer::Target(json)) => Ok(json),
             other => Err(unexpected(other)),
@@ -162,27 +247,25 @@ impl LocalRunner {
     ///
     /// # Errors
     /// The task's fault: a bad target, a full disk.
-    pub fn build(&mut self, task: &Task, config: Option<&Config>) -> Result<Result<Built, Failure>> {
+    pub fn build(&self, task: &Task, config: Option<&Config>) -> Result<Result<Built, Failure>> {
         let folder = self.folder()?;
         let request = build_request(task, config, folder);
-        Ok(match self.compiler(&request)? {
-            Ok(answer) => Ok(built(answer)?),
-            Err(failure) => Err(failure),
-        })
+        self.compiler(&request).and_then(built)
     }
 
     /// Runs a program of kernels in the measuring worker.
     ///
     /// # Errors
     /// The request's fault: missing files, tensors that do not fit.
-    pub fn run(&mut self, request: &MeasureRequest, n_threads: usize, limit_secs: f64) -> Result<Result<(Samples, f64), Failure>> {
+    pub fn run(&self, request: &MeasureRequest, n_threads: usize, limit_secs: f64) -> Result<Result<(Samples, f64), Failure>> {
         let env = [("TVM_NUM_THREADS".to_string(), n_threads.max(1).to_string())];
-        let mut slot = match self.measurer.take() {
+        let mut measurer = lock(&self.measurer);
+        let mut slot = match measurer.take() {
             Some((threads, child)) if threads == n_threads => Some(child),
             _ => None,
         };
-        let answer = ask::<_, MeasureAnswer>(&mut slot, "measure", &env, request, limit_secs)?;
-        self.measurer = slot.map(|child| (n_threads, child));
+        let answer = self.ask::<_, MeasureAnswer>(&mut slot, "measure", &env, request, limit_secs)?;
+        *measurer = slot.map(|child| (n_threads, child));
         match answer {
             Ok(MeasureAnswer::Measured { samples, max_error }) => Ok(Ok((Samples(samples), max_error))),
             Ok(MeasureAnswer::Failed(failure)) => Ok(Err(failure)),
@@ -196,7 +279,7 @@ impl LocalRunner {
     /// # Errors
     /// As [`LocalRunner::run`].
     pub fn time_program(
-        &mut self,
+        &self,
         program: &Program,
         outputs: &[usize],
         n_threads: usize,
@@ -208,17 +291,17 @@ impl LocalRunner {
     }
 
     /// The expected output of a task: its unscheduled kernel's, checked against the interpreter once.
-    fn reference(&mut self, task: &Task) -> Result<Result<PathBuf, Failure>> {
-        let key = serde_json::to_string(&task.nest).map(|text| stable_hash(text.as_bytes())).unwrap_or_default();
-        if let Some(known) = self.references.get(&key) {
+    fn reference(&self, task: &Task) -> Result<Result<PathBuf, Failure>> {
+        let key = key(task)?;
+        if let Some(known) = lock(&self.references).get(&key) {
             return Ok(known.clone());
         }
         let made = self.make_reference(task)?;
-        self.references.insert(key, made.clone());
+        lock(&self.references).insert(key, made.clone());
         Ok(made)
     }
 
-    fn make_reference(&mut self, task: &Task) -> Result<Result<PathBuf, Failure>> {
+    fn make_reference(&self, task: &Task) -> Result<Result<PathBuf, Failure>> {
         let plain = match self.build(task, None)? {
             Ok(built) => built,
             Err(failure) => return Ok(Err(failure)),
@@ -239,52 +322,43 @@ impl LocalRunner {
         Ok(if max_error <= TOLERANCE { Ok(file) } else { Err(Failure::WrongResult { max_error }) })
     }
 
-    /// Builds in all compile workers at once. `None` where the stop flag came first.
-    fn build_all(&mut self, task: &Task, candidates: &[Candidate]) -> Result<Vec<Option<Result<Built, Failure>>>> {
+    /// Builds in all compile workers, in fewer while a batch is measured. `None` where the stop flag came first.
+    fn build_all(&self, task: &Task, candidates: &[Candidate]) -> Result<Vec<Option<Result<Built, Failure>>>> {
         let folders = candidates.iter().map(|_| self.folder()).collect::<Result<Vec<_>>>()?;
         let next = AtomicUsize::new(0);
         let results: Mutex<Vec<Option<Outcome>>> = Mutex::new((0..candidates.len()).map(|_| None).collect());
-        let (limit, stop) = (self.limits.build_secs, &self.stop);
-        std::thread::scope(|scope| {
-            for slot in &mut self.compilers {
-                scope.spawn(|| {
-                    while !stop.load(Ordering::Relaxed) {
-                        let i = next.fetch_add(1, Ordering::Relaxed);
-                        if i >= candidates.len() {
-                            break;
-                        }
-                        if let Some(library) = candidates[i].built.as_ref().filter(|file| file.exists()) {
-                            let kept = Built {
-                                library: library.clone(),
-                                hash: candidates[i].hash,
-                                steps: Default::default(),
-                                config: None,
-                                trace: serde_json::Value::Null,
-                            };
-                            results.lock().unwrap_or_else(|e| e.into_inner())[i] = Some(Ok(Ok(kept)));
-                            continue;
-                        }
-                        let request = build_request(task, Some(&candidates[i].config), folders[i].clone());
-                        let done =
-                            ask::<_, CompileAnswer>(slot, "compile", &[], &request, limit).and_then(settle).and_then(
-                                |answer| match answer {
-                                    Ok(answer) => Ok(Ok(built(answer)?)),
-                                    Err(failure) => Ok(Err(failure)),
-                                },
-                            );
-                        results.lock().unwrap_or_else(|e| e.into_inner())[i] = Some(done);
-                    }
-                });
+        let n_beside = self.n_beside(task);
+        let work = |i: usize| {
+            while !self.stop.load(Ordering::Relaxed) {
+                if i >= n_beside {
+                    self.gate.wait();
+                }
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(candidate) = candidates.get(at) else { break };
+                let request = build_request(task, Some(&candidate.config), folders[at].clone());
+                let done = match &candidate.built {
+                    Some(library) if library.exists() => Ok(Ok(Built {
+                        library: library.clone(),
+                        hash: candidate.hash,
+                        steps: Default::default(),
+                        config: None,
+                        trace: serde_json::Value::Null,
+                    })),
+                    _ => self.compile(&self.compilers[i], &request).and_then(built),
+                };
+                lock(&results)[at] = Some(done);
             }
-        });
-        results.into_inner().unwrap_or_else(|e| e.into_inner()).into_iter().map(Option::transpose).collect()
+        };
+        std::thread::scope(|scope| (0..self.compilers.len()).for_each(|i| drop(scope.spawn(move || work(i)))));
+        let results = std::mem::take(&mut *lock(&results));
+        results.into_iter().map(Option::transpose).collect()
     }
 
     /// Appends a measured config to the MetaSchedule database in `folder` (the two files that stock TVM reads).
     ///
     /// # Errors
     /// The files cannot be written, or the config cannot be replayed.
-    pub fn record(&mut self, task: &Task, config: &Config, samples: &Samples, folder: &Path) -> Result<()> {
+    pub fn record(&self, task: &Task, config: &Config, samples: &Samples, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).context(|| format!("creating {}", folder.display()))?;
         let request = CompileRequest::Record {
             nest: task.nest.clone(),
@@ -322,7 +396,7 @@ impl LocalRunner {
     ///
     /// # Errors
     /// The files are not a database.
-    pub fn recorded_best(&mut self, task: &Task, folder: &Path) -> Result<(Option<f64>, usize)> {
+    pub fn recorded_best(&self, task: &Task, folder: &Path) -> Result<(Option<f64>, usize)> {
         let request = CompileRequest::Best {
             nest: task.nest.clone(),
             target: task.target.clone(),
@@ -333,22 +407,6 @@ impl LocalRunner {
             Ok(CompileAnswer::Best { secs, n_records }) => Ok((secs, n_records)),
             other => Err(unexpected(other)),
         }
-    }
-}
-
-fn settle(answer: Result<CompileAnswer, Fault>) -> Result<Result<CompileAnswer, Failure>> {
-    match answer {
-        Ok(CompileAnswer::Failed(failure)) => Ok(Err(failure)),
-        Ok(CompileAnswer::Refused(message)) => Err(Error::Invalid(message)),
-        Ok(answer) => Ok(Ok(answer)),
-        Err(Fault::Exited { stderr, .. }) if stderr.contains("No space left") => Err(Error::Invalid(format!(
-            "the disk is full: {}; free some space, or set TMPDIR to a folder that has some; what was measured is kept",
-            std::env::temp_dir().display()
-        ))),
-        Err(Fault::Exited { code, stderr }) => {
-            Err(Error::Library(format!("the compile worker ended with code {code}: {stderr}; run scripts/setup")))
-        }
-        Err(fault) => Ok(Err(fault.into())),
     }
 }
 
@@ -369,10 +427,11 @@ fn build_request(task: &Task, config: Option<&Config>, folder: PathBuf) -> Compi
     }
 }
 
-fn built(answer: CompileAnswer) -> Result<Built> {
+fn built(answer: Result<CompileAnswer, Failure>) -> Outcome {
     match answer {
-        CompileAnswer::Built { config, hash, steps, library, trace } => Ok(Built { library, hash, steps, config, trace }),
-        other => Err(unexpected(Ok(other))),
+        Ok(CompileAnswer::Built { config, hash, steps, library, trace }) => Ok(Ok(Built { library, hash, steps, config, trace })),
+        Err(failure) => Ok(Err(failure)),
+        other => Err(unexpected(other)),
     }
 }
 
@@ -389,8 +448,14 @@ pub fn program(task: &Task, library: &Path) -> (Program, usize) {
     (Program { tensors: parameters.iter().map(slot).collect(), steps }, output)
 }
 
+/// What tells tasks apart.
+fn key(task: &Task) -> Result<u64> {
+    let text = serde_json::to_string(task).map_err(|e| Error::Invalid(format!("a task that cannot be written: {e}")))?;
+    Ok(stable_hash(text.as_bytes()))
+}
+
 impl Runner for LocalRunner {
-    fn spaces(&mut self, task: &Task) -> Result<Vec<Space>> {
+    fn spaces(&self, task: &Task) -> Result<Vec<Space>> {
         let request = CompileRequest::Spaces { nest: task.nest.clone(), target: task.target.clone(), n_threads: task.n_threads };
         match self.compiler(&request)? {
             Ok(CompileAnswer::Spaces(spaces)) => Ok(spaces),
@@ -398,7 +463,7 @@ impl Runner for LocalRunner {
         }
     }
 
-    fn probe(&mut self, task: &Task, proposals: &[Proposal]) -> Result<Vec<Result<Candidate, Failure>>> {
+    fn probe(&self, task: &Task, proposals: &[Proposal]) -> Result<Vec<Result<Candidate, Failure>>> {
         let (nest, target) = (task.nest.clone(), task.target.clone());
         match self.compiler(&CompileRequest::Probe { nest, target, n_threads: task.n_threads, proposals: proposals.to_vec() })? {
             Ok(CompileAnswer::Probed(answers)) => Ok(answers),
@@ -415,15 +480,29 @@ impl Runner for LocalRunner {
         }
     }
 
-    fn measure(
-        &mut self,
-        task: &Task,
-        candidates: &[Candidate],
-        effort: &Effort,
-        known: &mut dyn FnMut(Measurement) -> bool,
-    ) -> Result<()> {
-        let reference = self.reference(task)?;
+    fn has_room(&self, task: &Task) -> bool {
+        self.n_beside(task) > 0
+    }
+
+    fn prepare(&self, task: &Task, candidates: &[Candidate]) -> Result<()> {
+        let key = key(task)?;
         let builds = self.build_all(task, candidates)?;
+        let done = candidates.iter().zip(builds).filter_map(|(c, build)| Some(((key, c.hash), build?)));
+        lock(&self.prepared).extend(done);
+        Ok(())
+    }
+
+    fn measure(&self, task: &Task, candidates: &[Candidate], effort: &Effort, known: &mut dyn FnMut(Measurement) -> bool) -> Result<()> {
+        let reference = self.reference(task)?;
+        let key = key(task)?;
+        let mut builds: Vec<Option<Result<Built, Failure>>> =
+            candidates.iter().map(|c| lock(&self.prepared).remove(&(key, c.hash))).collect();
+        let missing: Vec<usize> = (0..builds.len()).filter(|&i| builds[i].is_none()).collect();
+        let unbuilt: Vec<Candidate> = missing.iter().map(|&i| candidates[i].clone()).collect();
+        for (i, build) in missing.into_iter().zip(self.build_all(task, &unbuilt)?) {
+            builds[i] = build;
+        }
+        let _closed = self.gate.close();
         for (candidate, build) in candidates.iter().zip(builds) {
             let Some(build) = build else { break };
             if self.stop.load(Ordering::Relaxed) {

@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeSet;
 
 /// Proposes configs and learns from their times. Proposals may repeat: the tuner measures a program once.
-pub trait Strategy {
+pub trait Strategy: Send {
     /// Up to `n` proposals; none when there is nothing left to propose.
     ///
     /// # Errors
@@ -37,7 +37,7 @@ pub fn start(kind: Kind, task: &Task, spaces: &[Space], n_trials: usize, seed: u
         Kind::EvolutionaryDroplet => explored(Box::new(Evolutionary::new(task, spaces, n_explored, seed))),
         Kind::ChameleonDroplet => explored(Box::new(Chameleon::new(spaces, n_explored, seed))),
         Kind::Mutations => Box::new(Mutations::new(spaces, n_trials, rng)),
-        Kind::Syntune => Box::new(Guided::new(spaces, Parts::ALL, n_trials, seed)),
+        Kind::Syntune => Box::new(Guided::new(task, spaces, Parts::ALL, n_trials, seed)),
     }
 }
 

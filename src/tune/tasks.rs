@@ -7,10 +7,9 @@
 //! Replayed over 40 measured programs of each kernel of `transformer-small`, 12 a kernel in equal shares end 6.5 % above the model's best
 //! time, by MetaSchedule's rule 2.9 %, counted to the floor 0.6 %; for `resnet-small`, all near the peak, 0.5 %, 0.3 % and 0.2 %.
 
-use super::{Candidate, Effort, Failure, Measurement, Options, Outcome, Proposal, Runner, Space, StopReason, Task, Tuner};
+use super::{Measurement, Options, Outcome, Runner, StopReason, Task, Tuner};
 use crate::error::Result;
 use crate::synth::child_seed;
-use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -30,29 +29,6 @@ pub struct Kernel {
     pub floor_secs: f64,
     /// What an earlier run measured: it counts as spent.
     pub known: Vec<Measurement>,
-}
-
-/// A runner lent to several tuners, one at a time.
-struct Lent<'r, 'a>(&'r RefCell<&'a mut dyn Runner>);
-
-impl Runner for Lent<'_, '_> {
-    fn spaces(&mut self, task: &Task) -> Result<Vec<Space>> {
-        self.0.borrow_mut().spaces(task)
-    }
-
-    fn probe(&mut self, task: &Task, proposals: &[Proposal]) -> Result<Vec<Result<Candidate, Failure>>> {
-        self.0.borrow_mut().probe(task, proposals)
-    }
-
-    fn measure(
-        &mut self,
-        task: &Task,
-        candidates: &[Candidate],
-        effort: &Effort,
-        known: &mut dyn FnMut(Measurement) -> bool,
-    ) -> Result<()> {
-        self.0.borrow_mut().measure(task, candidates, effort, known)
-    }
 }
 
 /// One kernel's search.
@@ -90,23 +66,21 @@ impl Search<'_> {
 /// # Errors
 /// As [`Tuner::run`].
 pub fn tune_model(
-    runner: &mut dyn Runner,
+    runner: &dyn Runner,
     kernels: &[Kernel],
     options: &Options,
     on_measurement: &mut dyn FnMut(usize, &Measurement),
 ) -> Result<(Vec<Outcome>, StopReason)> {
     let start = Instant::now();
-    let runner = RefCell::new(runner);
-    let mut lent: Vec<Lent> = kernels.iter().map(|_| Lent(&runner)).collect();
     let n_kernels = kernels.len().max(1);
     let n_each = options.n_trials.div_ceil(n_kernels);
     // a budget below one batch each still gives every kernel something
     let batch = Options::new(n_each, 0).batch.min(options.batch).min(options.n_trials / n_kernels).max(1);
     let (slice, limit_secs) = if kernels.len() > 1 { (batch, f64::MAX) } else { (options.n_trials, options.limit_secs) };
     let mut searches = Vec::new();
-    for (Kernel { name, task, weight, floor_secs, known }, lent) in kernels.iter().zip(&mut lent) {
+    for Kernel { name, task, weight, floor_secs, known } in kernels {
         let own = Options { n_trials: n_each, batch, seed: child_seed(options.seed, name), limit_secs, ..options.clone() };
-        let tuner = Tuner::new(lent, task.clone(), own).resume(known.clone());
+        let tuner = Tuner::new(runner, task.clone(), own).resume(known.clone());
         let mut search = Search { tuner, weight: *weight, floor_secs: *floor_secs, n_measured: 0, curve: vec![], ended: None };
         for some in known.chunks(batch) {
             search.curve.push(some.iter().map(Measurement::rank_secs).fold(search.best_secs(), f64::min));
