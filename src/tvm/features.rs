@@ -21,8 +21,7 @@ pub fn per_store(workload: &Workload, scheduled: &Scheduled) -> Result<Vec<Vec<f
     let extractor = call!("s_tir.meta_schedule.FeatureExtractorPerStoreFeature", BUFFERS, INTENSITIES, LINE_BYTES, false)?;
     let silent: Function = func(|_| Ok(Any::from(())));
     let target = &workload.target.node;
-    let context =
-        call!("s_tir.meta_schedule.TuneContext", workload.module, *target, NONE, NONE, text("main"), 1i64, 1i64, silent)?;
+    let context = call!("s_tir.meta_schedule.TuneContext", workload.module, *target, NONE, NONE, text("main"), 1i64, 1i64, silent)?;
     // the extractor reads nothing but the program of a schedule
     let schedule = call!("s_tir.schedule.TracedSchedule", scheduled.module, 1i64, 0i64, 2i64, false)?;
     let candidate = call!("s_tir.meta_schedule.MeasureCandidate", schedule, NONE)?;
