@@ -101,6 +101,11 @@ fn rows_are_equally_long_and_told_apart_by_space() {
         assert_eq!(row[1].is_nan(), number == 1, "{row:?}");
         assert_eq!(row.last().unwrap().is_nan(), number == 0);
     }
+    // too short, and of no space
+    for odd in [Config { space: 0, decisions: vec![] }, Config { space: 7, decisions: vec![] }] {
+        let row = rows.of(&odd);
+        assert!(row.len() == rows.n_columns() && row[1..].iter().all(|x| x.is_nan()), "{row:?}");
+    }
 }
 
 #[test]

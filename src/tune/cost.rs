@@ -1,8 +1,9 @@
 //! A guess of how fast configs are, learned from those that were measured: gradient-boosted trees (XGBoost's algorithm, as in
-//! AutoTVM and Chameleon) over what the knobs say.
+//! AutoTVM and Chameleon) over what the knobs say and what the [`roofline`] makes of them.
 //!
 //! The trees come from `forust-ml`: the same algorithm in Rust, with few dependencies. Several of them, each on its own part of
-//! the data, tell by their disagreement how sure the guess is.
+//! the data, tell by their disagreement how sure the guess is. MetaSchedule's features of the scheduled program ([`program`]) can be
+//! appended to rows; beside the roofline's they add little (`examples/ranking` measures it) and cost thousands of times as much.
 
 use super::config::{Config, Decision, Knob, Space};
 use super::roofline::{self, Roofline};
@@ -69,10 +70,10 @@ impl Rows {
         let mut row = vec![config.space as f64];
         row.extend(self.roofline.row(config));
         for (number, space) in self.spaces.iter().enumerate() {
-            match number == config.space {
-                true => row.extend(features(space, config)),
-                false => row.extend(std::iter::repeat_n(f64::NAN, n_features(space))),
-            }
+            let known = (number == config.space).then(|| features(space, config));
+            // a config that does not fit its space says nothing
+            let known = known.filter(|k| k.len() == n_features(space));
+            row.extend(known.unwrap_or_else(|| vec![f64::NAN; n_features(space)]));
         }
         row
     }
@@ -103,7 +104,7 @@ pub fn program(stores: &[Vec<f64>]) -> Vec<f64> {
     heaviest.iter().copied().chain((0..heaviest.len()).map(total)).collect()
 }
 
-/// Trees for one space.
+/// Trees over rows that have the same columns.
 #[derive(Default)]
 pub struct CostModel {
     members: Vec<GradientBooster>,
@@ -137,6 +138,7 @@ impl CostModel {
         self.n_features = first.len();
         let columns = columns(rows, self.n_features);
         let matrix = Matrix::new(&columns, rows.len(), self.n_features);
+        let share = if self.n_features as f64 * COLUMNS < 1.0 { 1.0 } else { COLUMNS };
         for member in 0..N_MEMBERS {
             let mut booster = GradientBooster::default()
                 .set_objective_type(ObjectiveType::SquaredLoss)
@@ -146,7 +148,7 @@ impl CostModel {
                 .set_gamma(GAMMA)
                 .set_sample_method(SampleMethod::Random)
                 .set_subsample(SHARE)
-                .set_colsample_bytree(COLUMNS)
+                .set_colsample_bytree(share)
                 .set_parallel(false)
                 .set_seed(seed.wrapping_add(member));
             if booster.fit(&matrix, standings, weights, None).is_ok() {
