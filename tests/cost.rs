@@ -63,16 +63,34 @@ fn a_roofline_knows_registers_and_what_the_caches_bring() {
     assert_eq!(row.len(), N_COLUMNS);
     // lanes, rows, accumulators, registers with a row of weights and a value of the data
     assert_eq!((row[0], row[2], row[3], row[4]), (5.0, 3.0, 4.0, 19f64.log2()));
-    // a multiply-add loads 8 values and 2 vectors for 16 of them
-    assert_eq!(row[5], 10.0 / 16.0);
+    // 8 values, each half the work of a vector, and 2 vectors are loaded for 16 multiply-adds
+    assert_eq!(row[5], 6.0 / 16.0);
+}
+
+#[test]
+fn a_vector_across_two_groups_is_gathered() {
+    let binding = Binding::of(&[("N", 1), ("Ci", 64), ("Co", 64), ("H", 8), ("W", 8), ("k", 3), ("g", 2)]);
+    let nest = channels_last(&lower(&resolve("grouped").unwrap(), &binding).unwrap()).0;
+    let stage = nest.stages.iter().find(|s| !s.sums.is_empty()).unwrap();
+    let extents = stage.extents();
+    let (axes, sums) = extents.split_at(stage.axes.len());
+    assert_eq!(axes, [1, 8, 8, 64]);
+    let roofline = Roofline::new(&nest, &[tiles(axes, sums)], 1);
+    let gathered = |lanes: i64| {
+        let sums: Vec<[i64; 2]> = sums.iter().map(|&s| [s, 1]).collect();
+        let sums = sums.iter().map(|s| &s[..]);
+        let axes = [vec![1, 1, 1], vec![8, 1, 1], vec![2, 1, 4], vec![64 / lanes, 1, lanes]];
+        roofline.row(&config(&axes.iter().map(|a| &a[..]).chain(sums).collect::<Vec<_>>()))[6]
+    };
+    assert_eq!(gathered(32), 0.0);
+    assert!(gathered(64) > 8.0, "{}", gathered(64));
 }
 
 #[test]
 fn rows_are_equally_long_and_told_apart_by_space() {
     let nest = channels_last(&conv2d(32, 16, 14, 14, 3)).0;
     let stage = nest.stages.iter().find(|s| !s.sums.is_empty()).unwrap();
-    let (axes, sums): (Vec<i64>, Vec<i64>) =
-        (stage.axes.iter().map(|l| l.extent).collect(), stage.sums.iter().map(|l| l.extent).collect());
+    let (axes, sums): (Vec<i64>, Vec<i64>) = (stage.axes.iter().map(|l| l.extent).collect(), stage.sums.iter().map(|l| l.extent).collect());
     let other = Space { origin: Origin::Rules, knobs: vec![Knob::Categorical { n: 4 }, Knob::ComputeLocation] };
     let spaces = [tiles(&axes, &sums), other];
     let rows = Rows::new(&nest, &spaces, 1);
@@ -82,6 +100,11 @@ fn rows_are_equally_long_and_told_apart_by_space() {
         assert_eq!((row.len(), row[0]), (rows.n_columns(), number as f64));
         assert_eq!(row[1].is_nan(), number == 1, "{row:?}");
         assert_eq!(row.last().unwrap().is_nan(), number == 0);
+    }
+    // too short, and of no space
+    for odd in [Config { space: 0, decisions: vec![] }, Config { space: 7, decisions: vec![] }] {
+        let row = rows.of(&odd);
+        assert!(row.len() == rows.n_columns() && row[1..].iter().all(|x| x.is_nan()), "{row:?}");
     }
 }
 

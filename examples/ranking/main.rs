@@ -5,7 +5,7 @@
 //! (`NAME.tvm.jsonl`), which needs no quiet machine; `… rows --folder DIR` writes the rows that the cost model sees
 //! (`NAME.rows.jsonl`); `… rank --folder DIR [--splits 10]` learns from some of the programs, guesses the others, and prints one
 //! table: Kendall's τ, the share of the best tenth that is among the tenth guessed best, and how much slower than the best the
-//! best of the 1 and of the 8 guessed best is.
+//! best of the 1 and of the 8 guessed best is; `… drafts --folder DIR` measures drafts of each kind.
 
 mod quality;
 #[path = "../tuning/workloads.rs"]
@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use syntune::spec::Strategy;
 use syntune::tune::cost::{self, CostModel, Rows};
-use syntune::tune::draft::loss;
+use syntune::tune::draft::{draft, draft_by, loss};
+use syntune::tune::roofline::Roofline;
 use syntune::tune::{Config, Effort, Limits, LocalRunner, Measurement, Options, Proposal, Runner, Samples, Task, Tuner};
 use workloads::Workload;
 
@@ -30,6 +31,9 @@ use workloads::Workload;
 const DEFAULT: &str = "conv64,conv512,pointwise512,depthwise,grouped,matmul,synthesized1,synthesized4";
 /// Random programs built at once.
 const BATCH: usize = 16;
+
+/// Programs slower than this many times the best are called three times only.
+const HOPELESS: f64 = 4.0;
 
 /// One measured program.
 #[derive(Serialize, Deserialize)]
@@ -66,8 +70,9 @@ fn main() -> anyhow::Result<()> {
         Some("measure") => wanted.iter().try_for_each(|w| measure(w, &folder, number("--n", 250), number("--secs", 220) as f64)),
         Some("features") => wanted.iter().try_for_each(|w| features(w, &folder)),
         Some("rows") => wanted.iter().try_for_each(|w| rows(w, &folder)),
+        Some("drafts") => wanted.iter().try_for_each(|w| drafts(w, &folder)),
         Some("rank") => rank(&wanted, &folder, number("--splits", 10)),
-        _ => anyhow::bail!("what to do? measure, features, rows or rank"),
+        _ => anyhow::bail!("what to do? measure, features, rows, drafts or rank"),
     }
 }
 
@@ -90,8 +95,16 @@ fn measure(workload: &Workload, folder: &Path, n: usize, limit_secs: f64) -> any
     let file = file(folder, workload, "jsonl");
     let mut seen: BTreeSet<u64> = read::<Line>(&file)?.iter().map(|l| l.hash).collect();
     let mut out = std::fs::OpenOptions::new().create(true).append(true).open(&file)?;
+    let mut failures: BTreeMap<String, usize> = BTreeMap::new();
     let mut keep = |m: &Measurement, seen: &mut BTreeSet<u64>| -> anyhow::Result<()> {
-        let (true, Ok(samples)) = (seen.insert(m.hash), &m.result) else { return Ok(()) };
+        seen.insert(m.hash);
+        let samples = match &m.result {
+            Ok(samples) => samples,
+            Err(failure) => {
+                *failures.entry(format!("{} in space {}", failure.cause(), m.config.space)).or_default() += 1;
+                return Ok(());
+            }
+        };
         let line = Line { workload: workload.name.into(), config: m.config.clone(), hash: m.hash, samples: samples.0.clone() };
         Ok(writeln!(out, "{}", serde_json::to_string(&line)?)?)
     };
@@ -116,7 +129,8 @@ fn measure(workload: &Workload, folder: &Path, n: usize, limit_secs: f64) -> any
         let proposals: Vec<Proposal> = (0..BATCH).map(|i| Proposal::Random { space: i % n_spaces, seed: rng.random() }).collect();
         let mut found: Vec<_> = runner.probe(&task, &proposals)?.into_iter().flatten().filter(|c| !seen.contains(&c.hash)).collect();
         found.dedup_by_key(|c| c.hash);
-        let effort = Effort { hopeless_secs: 4.0 * best, ..Effort::QUICK };
+        // JSON has no infinity
+        let effort = Effort { hopeless_secs: (HOPELESS * best).min(f64::MAX), ..Effort::QUICK };
         let mut failed = Ok(());
         runner.measure(&task, &found, &effort, &mut |m| {
             best = best.min(m.rank_secs());
@@ -125,7 +139,7 @@ fn measure(workload: &Workload, folder: &Path, n: usize, limit_secs: f64) -> any
         })?;
         failed?;
     }
-    eprintln!("{}: {} programs in {:.0} s", workload.name, seen.len(), start.elapsed().as_secs_f64());
+    eprintln!("{}: {} programs in {:.0} s; failures {failures:?}", workload.name, seen.len(), start.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -169,6 +183,9 @@ fn read_rows(workload: &Workload, folder: &Path) -> anyhow::Result<Vec<Row>> {
     let task = task(workload);
     let spaces = LocalRunner::new(Limits::default())?.spaces(&task)?;
     let rows = Rows::new(&task.nest, &spaces, task.n_threads);
+    let start = Instant::now();
+    lines.iter().for_each(|l| drop(std::hint::black_box(rows.of(&l.config))));
+    eprintln!("{}: {:.1} µs for each row", workload.name, 1e6 * start.elapsed().as_secs_f64() / lines.len().max(1) as f64);
     let row = |line: Line| {
         let stores = stores.get(&line.hash).map(|s| cost::program(s)).unwrap_or_default();
         let secs = Samples(line.samples).quartile_secs();
@@ -209,6 +226,42 @@ fn rank(wanted: &[Workload], folder: &Path, n_splits: usize) -> anyhow::Result<(
             println!("{n:4}  {:16}{}", workload.name, Quality::mean(&found));
         }
         println!("{n:4}  {:16}{}", "mean", Quality::mean(&means));
+    }
+    Ok(())
+}
+
+/// Drafts of each kind.
+const DRAFTS: usize = 12;
+
+/// The times of drafts in our own space, over the best of what was measured before: by the loss, by the roofline, and at random.
+fn drafts(workload: &Workload, folder: &Path) -> anyhow::Result<()> {
+    let known = read::<Line>(&file(folder, workload, "jsonl"))?;
+    let best = known.iter().map(|l| Samples(l.samples.clone()).quartile_secs()).fold(f64::INFINITY, f64::min);
+    let (mut runner, task) = (LocalRunner::new(Limits::default())?, task(workload));
+    let spaces = runner.spaces(&task)?;
+    let roofline = Roofline::new(&task.nest, &spaces, task.n_threads);
+    let Some((number, space)) = spaces.iter().enumerate().last() else { return Ok(()) };
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+    for kind in ["loss", "roofline", "random"] {
+        let proposals: Vec<Proposal> = (0..DRAFTS)
+            .map(|_| match kind {
+                "loss" => draft(space, number, &mut rng),
+                "roofline" => draft_by(&roofline, space, number, &mut rng),
+                _ => space.random(number, &mut rng),
+            })
+            .map(Proposal::Exact)
+            .collect();
+        let candidates: Vec<_> = runner.probe(&task, &proposals)?.into_iter().flatten().collect();
+        let effort = Effort { hopeless_secs: HOPELESS * best, ..Effort::QUICK };
+        let mut ratios = Vec::new();
+        runner.measure(&task, &candidates, &effort, &mut |m| {
+            ratios.push(m.rank_secs() / best);
+            true
+        })?;
+        ratios.sort_by(f64::total_cmp);
+        let middle = ratios.get(ratios.len() / 2);
+        let of = |ratio: Option<&f64>| ratio.copied().unwrap_or(f64::INFINITY);
+        println!("{:16}{kind:10} best {:.2} median {:.2} of {}", workload.name, of(ratios.first()), of(middle), ratios.len());
     }
     Ok(())
 }

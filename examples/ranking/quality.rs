@@ -22,7 +22,13 @@ impl Quality {
             for j in 0..i {
                 n_pairs += 1.0;
                 let order = (secs[j] - secs[i]) * (scores[i] - scores[j]);
-                right += if order > 0.0 { 1.0 } else if order < 0.0 { -1.0 } else { 0.0 };
+                right += if order > 0.0 {
+                    1.0
+                } else if order < 0.0 {
+                    -1.0
+                } else {
+                    0.0
+                };
             }
         }
         let (fast, slow) = (ranks(secs), ranks(&scores.iter().map(|s| -s).collect::<Vec<_>>()));

@@ -8,7 +8,8 @@
 
 use super::config::{Config, Measurement, Origin, Proposal, Space, Task};
 use super::cost::{Learner, Rows, pick};
-use super::draft::draft;
+use super::draft::draft_by;
+use super::roofline::Roofline;
 use super::strategy::Strategy;
 use crate::error::Result;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -55,6 +56,7 @@ pub struct Guided {
     told: Vec<(f64, Config)>,
     visited: BTreeSet<Config>,
     rows: Rows,
+    roofline: Roofline,
     learner: Learner,
     rng: ChaCha8Rng,
 }
@@ -69,6 +71,7 @@ impl Guided {
             told: vec![],
             visited: BTreeSet::new(),
             rows: Rows::new(&task.nest, spaces, task.n_threads),
+            roofline: Roofline::new(&task.nest, spaces, task.n_threads),
             learner: Learner::new(seed),
             rng: ChaCha8Rng::seed_from_u64(seed),
         }
@@ -86,7 +89,8 @@ impl Guided {
                 _ => self.rng.random_range(0..self.spaces.len()),
             };
             let space = &self.spaces[number];
-            let config = if self.parts.drafts { draft(space, number, &mut self.rng) } else { space.random(number, &mut self.rng) };
+            let rng = &mut self.rng;
+            let config = if self.parts.drafts { draft_by(&self.roofline, space, number, rng) } else { space.random(number, rng) };
             if !self.visited.contains(&config) {
                 return Some(config);
             }
