@@ -69,7 +69,7 @@ impl Runner for Fake {
 fn kernel(name: &str, weight: f64) -> Kernel {
     let nest = LoopNest { name: name.into(), tensors: vec![], stages: vec![] };
     let task = Task { nest, target: "host".into(), n_threads: 1 };
-    Kernel { name: name.into(), task, weight, floor_secs: 0.0, known: vec![] }
+    Kernel { name: name.into(), task, weight, floor_secs: 0.0, known: vec![], first: vec![] }
 }
 
 fn options(n_trials: usize) -> Options {

@@ -237,7 +237,7 @@ const DRAFTS: usize = 12;
 fn drafts(workload: &Workload, folder: &Path) -> anyhow::Result<()> {
     let known = read::<Line>(&file(folder, workload, "jsonl"))?;
     let best = known.iter().map(|l| Samples(l.samples.clone()).quartile_secs()).fold(f64::INFINITY, f64::min);
-    let (mut runner, task) = (LocalRunner::new(Limits::default())?, task(workload));
+    let (runner, task) = (LocalRunner::new(Limits::default())?, task(workload));
     let spaces = runner.spaces(&task)?;
     let roofline = Roofline::new(&task.nest, &spaces, task.n_threads);
     let Some((number, space)) = spaces.iter().enumerate().last() else { return Ok(()) };

@@ -6,7 +6,8 @@
 //! curve: for each new best its number of measurements, the wall seconds so far, its seconds as first measured and as measured again.
 //! Strategies are those of `syntune tune`, and `metaschedule`: MetaSchedule's search on its own spaces alone, with our builder and
 //! runner; `stock`, `stock+droplet`: MetaSchedule as a whole in Python, without and with its post-optimization (`scripts/compare-metaschedule`
-//! installs it and says where it is by SYNTUNE_STOCK_PYTHON). `--table FILE` prints GFLOP/s of a file's searches, and how they compare.
+//! installs it and says where it is by SYNTUNE_STOCK_PYTHON); `syntune-drafts`, `syntune-model`, `syntune-descent`: our strategy without one
+//! of its parts. `--table FILE` prints GFLOP/s of a file's searches, and how they compare.
 
 mod stock;
 mod table;
@@ -19,6 +20,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 use syntune::spec::Strategy;
+use syntune::tune::guided::Parts;
 use syntune::tune::{Candidate, Effort, Limits, LocalRunner, Measurement, Options, Runner, Task, Tuner};
 
 /// Bests of a curve are measured again with this.
@@ -115,12 +117,21 @@ fn search(task: &Task, strategy: &str, n_trials: usize, seed: u64) -> Result<Val
     let mut options = Options::new(n_trials, seed);
     options.rules_only = strategy == "metaschedule";
     let name = if options.rules_only { "evolutionary" } else { strategy };
+    // `syntune-drafts` is Syntune's without drafts
+    let (name, without) = name.split_once('-').unwrap_or((name, ""));
+    options.parts = match without {
+        "" => Parts::ALL,
+        "drafts" => Parts { drafts: false, ..Parts::ALL },
+        "model" => Parts { model: false, ..Parts::ALL },
+        "descent" => Parts { descent: false, ..Parts::ALL },
+        _ => bail!("{strategy}: parts that can be left out are drafts, model and descent"),
+    };
     options.strategy =
         Strategy::named(name).with_context(|| format!("known strategies: {}, metaschedule, stock, stock+droplet", Strategy::NAMES.join(", ")))?;
     let start = Instant::now();
     let (mut n, mut best, mut curve, mut failed) = (0, f64::INFINITY, Vec::new(), Vec::new());
-    let mut runner = LocalRunner::new(Limits::default())?;
-    let outcome = Tuner::new(&mut runner, task.clone(), options).run(&mut |m: &Measurement| {
+    let runner = LocalRunner::new(Limits::default())?;
+    let outcome = Tuner::new(&runner, task.clone(), options).run(&mut |m: &Measurement| {
         n += 1;
         if let Err(failure) = &m.result {
             failed.push(json!([failure.to_string(), m.config]));

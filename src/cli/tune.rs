@@ -19,6 +19,8 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+/// Records of a database that are tried for each kernel, the fastest.
+const N_RECORDS: usize = 8;
 /// Programs measured of each kernel, on average, where `--trials` is not given.
 const TRIALS_EACH: usize = 64;
 /// The last word on each of several kernels, as in a search's finals: a second for each of three would take longer than most searches.
@@ -68,7 +70,7 @@ pub(super) struct TuneArgs {
     /// Store the operator's images as [n, c, h, w]; without it channels come last, which schedules like better
     #[arg(long, conflicts_with_all = ["spec", "store"])]
     channels_first: bool,
-    /// Append the best to a MetaSchedule JSON database in this folder
+    /// A MetaSchedule JSON database in this folder: its records of these kernels are tried first, the best is appended
     #[arg(long)]
     database: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -226,7 +228,7 @@ pub(super) fn tune(args: &TuneArgs) -> Result<Exit> {
             None
         }
     };
-    let kernels: Vec<Kernel> = asked
+    let mut kernels: Vec<Kernel> = asked
         .into_iter()
         .map(|Asked { name, nest, count }| Kernel {
             floor_secs: peak.map_or(0.0, |p| p.floor_secs(nest.n_macs())),
@@ -234,8 +236,19 @@ pub(super) fn tune(args: &TuneArgs) -> Result<Exit> {
             task: Task { nest, target: target.clone(), n_threads },
             weight: count as f64,
             known: vec![],
+            first: vec![],
         })
         .collect();
+    if let Some(folder) = args.database.as_deref().filter(|folder| folder.join("database_workload.json").exists()) {
+        for kernel in &mut kernels {
+            let (records, n_foreign) = runner.records(&kernel.task, folder)?;
+            kernel.first = records.into_iter().map(|r| r.0).take(N_RECORDS).collect();
+            if !kernel.first.is_empty() || n_foreign > 0 {
+                let n = kernel.first.len();
+                eprintln!("{}: {n} recorded programs are tried first, {n_foreign} records are of no design space here", kernel.name);
+            }
+        }
+    }
     let start = Instant::now();
     let mut talk = Talk::new(&kernels, peak, n_trials);
     let (outcomes, stop) = tune_model(&mut runner, &kernels, &options, &mut |place, m| talk.hear(place, m))?;

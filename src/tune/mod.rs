@@ -42,7 +42,7 @@ pub use runner::{Limits, LocalRunner, Runner, program};
 use crate::error::{Context, Error, Result};
 use crate::spec;
 use crate::synth::child_seed;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,6 +82,8 @@ pub struct Options {
     pub strategy: spec::Strategy,
     /// Only the spaces of MetaSchedule's rules, for comparisons.
     pub rules_only: bool,
+    /// What Syntune's own strategy is made of, for ablations.
+    pub parts: guided::Parts,
     pub seed: u64,
     /// No new batch after this many seconds.
     pub limit_secs: f64,
@@ -102,6 +104,7 @@ impl Options {
             batch: if n_trials <= SHORT { SHORT_BATCH } else { LONG_BATCH },
             strategy: spec::Strategy::Mutations,
             rules_only: false,
+            parts: guided::Parts::ALL,
             seed,
             limit_secs: f64::MAX,
             patience: None,
@@ -211,6 +214,8 @@ pub struct Tuner<'a> {
     options: Options,
     /// The search, once it began and while it rests.
     search: Option<Search>,
+    /// To be measured before what the strategy proposes.
+    first: VecDeque<Candidate>,
     /// Measurements at which this stretch of it ends.
     end: usize,
     /// Of the stretches before.
@@ -231,6 +236,7 @@ impl<'a> Tuner<'a> {
             task,
             options,
             search: None,
+            first: VecDeque::new(),
             end: 0,
             spent_secs: 0.0,
             measured: Vec::new(),
@@ -246,6 +252,12 @@ impl<'a> Tuner<'a> {
         self.paces.extend(known.iter().map(|_| 1.0));
         self.n_since = PACED;
         self.measured.extend(known);
+        self
+    }
+
+    /// Measures these before all that the strategy proposes: programs that were fast elsewhere, as in a database of another machine.
+    pub fn first(mut self, candidates: Vec<Candidate>) -> Tuner<'a> {
+        self.first = candidates.into();
         self
     }
 
@@ -278,16 +290,17 @@ impl<'a> Tuner<'a> {
     }
 
     /// A fresh strategy, which knows nothing yet.
-    fn begin(&self) -> Result<Search> {
+    fn begin(&mut self) -> Result<Search> {
         let mut spaces = self.runner.spaces(&self.task)?;
         if self.options.rules_only {
             // ours are the last
             spaces.truncate(spaces.iter().take_while(|s| s.origin == Origin::Rules).count());
         }
         let seed = child_seed(self.options.seed, "tune");
-        let strategy = strategy::start(self.options.strategy, &self.task, &spaces, self.options.n_trials, seed);
+        let strategy = strategy::start(&self.options, &self.task, &spaces, seed);
         let seen = self.measured.iter().map(|m| m.hash).collect();
-        Ok(Search { spaces, strategy, seen, tried: BTreeSet::new(), n_told: 0 })
+        let first = std::mem::take(&mut self.first);
+        Ok(Search { spaces, strategy, first, seen, tried: BTreeSet::new(), n_told: 0 })
     }
 
     /// Measures the best again and says what was found.
@@ -511,6 +524,7 @@ impl<'a> Tuner<'a> {
 struct Search {
     spaces: Vec<Space>,
     strategy: Box<dyn strategy::Strategy>,
+    first: VecDeque<Candidate>,
     /// Programs measured or under way.
     seen: BTreeSet<u64>,
     /// Configs proposed, whatever became of them.
@@ -551,7 +565,17 @@ impl Proposer<'_> {
         order.news.iter().for_each(|m| self.search.strategy.tell(m));
         self.cost.ask_secs += start.elapsed().as_secs_f64();
         let mut batch: Vec<Candidate> = Vec::new();
+        while batch.len() < order.n
+            && let Some(candidate) = self.search.first.pop_front()
+        {
+            if self.search.seen.insert(candidate.hash) {
+                batch.push(candidate);
+            }
+        }
         for _ in 0..ROUNDS_WITHOUT_NEWS {
+            if batch.len() == order.n || self.stop.load(Ordering::Relaxed) {
+                break;
+            }
             let start = Instant::now();
             let proposals = self.search.strategy.ask(order.n - batch.len())?;
             self.cost.ask_secs += start.elapsed().as_secs_f64();
@@ -561,9 +585,6 @@ impl Proposer<'_> {
             self.cost.probe_secs += start.elapsed().as_secs_f64();
             batch.extend(probed.into_iter().flatten().filter(|candidate| self.search.seen.insert(candidate.hash)));
             self.search.tried.extend(proposals.into_iter().filter_map(|p| if let Proposal::Exact(config) = p { Some(config) } else { None }));
-            if batch.len() == order.n || self.stop.load(Ordering::Relaxed) {
-                break;
-            }
         }
         let start = Instant::now();
         self.runner.prepare(&self.task, &batch)?;

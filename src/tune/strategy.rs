@@ -5,7 +5,8 @@ use super::config::{Config, Decision, Knob, Measurement, Origin, Proposal, Sampl
 use super::descent::Descent;
 use super::draft::draft;
 use super::evolutionary::Evolutionary;
-use super::guided::{Guided, Parts};
+use super::guided::Guided;
+use super::Options;
 use super::space::primes;
 use crate::error::Result;
 use crate::spec::Strategy as Kind;
@@ -24,12 +25,13 @@ pub trait Strategy: Send {
     fn tell(&mut self, measurement: &Measurement);
 }
 
-/// A strategy by its name. `n_trials` is what the search may measure in all: a short one starts to evolve, or descends, earlier.
-pub fn start(kind: Kind, task: &Task, spaces: &[Space], n_trials: usize, seed: u64) -> Box<dyn Strategy> {
+/// The strategy that the options name. A search of few trials starts to evolve, or descends, earlier.
+pub fn start(options: &Options, task: &Task, spaces: &[Space], seed: u64) -> Box<dyn Strategy> {
+    let n_trials = options.n_trials;
     let rng = ChaCha8Rng::seed_from_u64(seed);
     let n_explored = (EXPLORED * n_trials as f64).ceil() as usize;
     let explored = |first| Box::new(ThenDescend::new(spaces, n_explored, first));
-    match kind {
+    match options.strategy {
         Kind::Random => Box::new(Random { n_spaces: spaces.len(), rng }),
         Kind::Evolutionary => Box::new(Evolutionary::new(task, spaces, n_trials, seed)),
         Kind::Chameleon => Box::new(Chameleon::new(spaces, n_trials, seed)),
@@ -37,7 +39,7 @@ pub fn start(kind: Kind, task: &Task, spaces: &[Space], n_trials: usize, seed: u
         Kind::EvolutionaryDroplet => explored(Box::new(Evolutionary::new(task, spaces, n_explored, seed))),
         Kind::ChameleonDroplet => explored(Box::new(Chameleon::new(spaces, n_explored, seed))),
         Kind::Mutations => Box::new(Mutations::new(spaces, n_trials, rng)),
-        Kind::Syntune => Box::new(Guided::new(task, spaces, Parts::ALL, n_trials, seed)),
+        Kind::Syntune => Box::new(Guided::new(task, spaces, options.parts, n_trials, seed)),
     }
 }
 

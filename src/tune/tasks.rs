@@ -7,7 +7,7 @@
 //! Replayed over 40 measured programs of each kernel of `transformer-small`, 12 a kernel in equal shares end 6.5 % above the model's best
 //! time, by MetaSchedule's rule 2.9 %, counted to the floor 0.6 %; for `resnet-small`, all near the peak, 0.5 %, 0.3 % and 0.2 %.
 
-use super::{Measurement, Options, Outcome, Runner, StopReason, Task, Tuner};
+use super::{Candidate, Measurement, Options, Outcome, Runner, StopReason, Task, Tuner};
 use crate::error::Result;
 use crate::synth::child_seed;
 use std::sync::atomic::Ordering;
@@ -29,6 +29,8 @@ pub struct Kernel {
     pub floor_secs: f64,
     /// What an earlier run measured: it counts as spent.
     pub known: Vec<Measurement>,
+    /// Programs to measure before all others.
+    pub first: Vec<Candidate>,
 }
 
 /// One kernel's search.
@@ -78,9 +80,9 @@ pub fn tune_model(
     let batch = Options::new(n_each, 0).batch.min(options.batch).min(options.n_trials / n_kernels).max(1);
     let (slice, limit_secs) = if kernels.len() > 1 { (batch, f64::MAX) } else { (options.n_trials, options.limit_secs) };
     let mut searches = Vec::new();
-    for Kernel { name, task, weight, floor_secs, known } in kernels {
+    for Kernel { name, task, weight, floor_secs, known, first } in kernels {
         let own = Options { n_trials: n_each, batch, seed: child_seed(options.seed, name), limit_secs, ..options.clone() };
-        let tuner = Tuner::new(runner, task.clone(), own).resume(known.clone());
+        let tuner = Tuner::new(runner, task.clone(), own).resume(known.clone()).first(first.clone());
         let mut search = Search { tuner, weight: *weight, floor_secs: *floor_secs, n_measured: 0, curve: vec![], ended: None };
         for some in known.chunks(batch) {
             search.curve.push(some.iter().map(Measurement::rank_secs).fold(search.best_secs(), f64::min));
