@@ -132,7 +132,7 @@ fn bad_input_says_what_to_do_and_ends_with_code_2() {
         (refused(&["lower", "conv", "--shape", "N=1"]), vec!["has no value", "N=1"]),
         (refused(&["lower", "conv", "--shape", "N=zero"]), vec!["is no binding", "NAME=NUMBER"]),
         (refused(&["tune", "conv", "--epilogue", "softmax"]), vec!["--epilogue", "relu"]),
-        (refused(&["tune", "conv", "--strategy", "luck"]), vec!["--strategy", "evolution"]),
+        (refused(&["tune", "conv", "--strategy", "luck"]), vec!["--strategy", "evolutionary"]),
         (refused(&["tune", "conv", "--trials", "0"]), vec!["at least 1"]),
         (refused(&["tune", "conv", "--minutes", "0"]), vec!["--minutes", "more than 0"]),
         (refused(&["tune", "resnet-small", "--trials", "3"]), vec!["distinct kernels", "at least as many"]),
@@ -182,8 +182,10 @@ fn a_trial_to_tune_is_told_from_those_that_there_are() {
 #[cfg(feature = "tvm")]
 #[test]
 fn an_operator_is_tuned_with_shares_of_the_peak() {
-    let conv = ["tune", "conv", "--shape", "N=1,Ci=8,Co=16,H=6,W=6,k=3", "--trials", "3"];
-    let output = syntune(&[&conv[..], &["--format", "json"]].concat(), "");
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().to_str().unwrap();
+    let conv = ["tune", "conv", "--shape", "N=1,Ci=8,Co=16,H=6,W=6,k=3", "--format", "json", "--database", database];
+    let output = syntune(&[&conv[..], &["--trials", "3"]].concat(), "");
     let talk = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(0), "{talk}");
     let row: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -196,6 +198,11 @@ fn an_operator_is_tuned_with_shares_of_the_peak() {
     assert!(!talk.contains('\r') && talk.lines().count() <= 5, "{talk}");
     let last = talk.lines().last().unwrap();
     assert!(last.starts_with("3/3 programs; best ") && last.contains(" GFLOP/s (") && last.ends_with(" % of peak)"), "{talk}");
+    // what was recorded is tried first
+    let again = syntune(&[&conv[..], &["--trials", "1", "--seed", "7"]].concat(), "");
+    let again_row: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!(again_row["outcome"]["config"], row["outcome"]["config"]);
+    assert!(String::from_utf8(again.stderr).unwrap().contains("1 recorded programs are tried first, 0 records"));
 }
 
 #[cfg(feature = "tvm")]

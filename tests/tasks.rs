@@ -129,7 +129,8 @@ fn a_kernel_at_its_floor_gets_no_more_than_its_first_turn() {
     let mut kernels = [kernel("flat", 9.0), kernel("steep", 1.0)];
     kernels[0].floor_secs = 1e-3;
     let n = shares(&tune(&mut Fake::new(&[("steep", steep), ("flat", flat)]), &kernels, 100));
-    assert_eq!(n, [8, 92]);
+    let turn = Options::new(50, 1).batch;
+    assert_eq!(n, [turn, 100 - turn]);
 }
 
 #[test]
@@ -179,7 +180,8 @@ fn a_kernel_without_more_programs_leaves_its_share_to_others() {
     let kernels = [kernel("steep", 1.0), kernel("flat", 1.0)];
     let (outcomes, stop) = tune_model(&mut fake, &kernels, &options(64), &mut |_, _| {}).unwrap();
     assert_eq!((shares(&outcomes), stop), (vec![4, 4], StopReason::Exhausted { n: 8 }));
-    assert_eq!(outcomes[0].stop, StopReason::Exhausted { n: 4 });
+    // all four of its kinds are known, and so is what is around the best
+    assert!(matches!(outcomes[0].stop, StopReason::LocalOptimum { n: 4, .. }));
 }
 
 #[test]

@@ -91,6 +91,20 @@ fn evolution_finds_the_best_of_a_small_space_and_measures_nothing_twice() {
 }
 
 #[test]
+fn what_is_given_first_is_measured_first_and_once() {
+    let fake = Fake::default();
+    let config = |inner, n| Config { space: 0, decisions: vec![Decision::PerfectTile(vec![32 / inner, inner]), Decision::Categorical(n)] };
+    let first: Vec<Config> = vec![config(1, 0), config(8, 3), config(1, 0)];
+    let candidate = |config: &Config| Candidate { config: config.clone(), hash: Fake::hash(config), built: None };
+    let mut order = Vec::new();
+    let tuner = Tuner::new(&fake, task(), Options::new(12, 1)).first(first.iter().map(candidate).collect());
+    tuner.run(&mut |m| order.push(m.config.clone())).unwrap();
+    assert_eq!(order[..2], first[..2]);
+    assert_eq!(order.iter().filter(|c| **c == first[0]).count(), 1);
+    assert_eq!(order.len(), 12);
+}
+
+#[test]
 fn every_strategy_finds_the_best_of_a_small_space() {
     // MetaSchedule's own needs a real worker
     for name in Strategy::NAMES.iter().filter(|name| !name.starts_with("evolutionary")) {
