@@ -22,6 +22,7 @@ pub mod evolutionary;
 pub mod guided;
 pub mod measure;
 pub mod peak;
+mod proposer;
 pub mod protocol;
 pub mod roofline;
 pub mod runner;
@@ -42,6 +43,7 @@ pub use runner::{Limits, LocalRunner, Runner, program};
 use crate::error::{Context, Error, Result};
 use crate::spec;
 use crate::synth::child_seed;
+use proposer::{Order, Proposer, Search};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,8 +51,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
-/// Proposals asked for per candidate wanted; many repeat a program already measured.
-const ROUNDS_WITHOUT_NEWS: usize = 8;
 /// Measured again at the end.
 const N_FINALISTS: usize = 3;
 /// Not measured again: what was slower than the best by this factor.
@@ -520,79 +520,6 @@ impl<'a> Tuner<'a> {
     }
 }
 
-/// A search that goes on.
-struct Search {
-    spaces: Vec<Space>,
-    strategy: Box<dyn strategy::Strategy>,
-    first: VecDeque<Candidate>,
-    /// Programs measured or under way.
-    seen: BTreeSet<u64>,
-    /// Configs proposed, whatever became of them.
-    tried: BTreeSet<Config>,
-    /// Measurements that the strategy knows.
-    n_told: usize,
-}
-
-/// What the strategy has not been told yet, and how many programs are wanted.
-struct Order {
-    news: Vec<Measurement>,
-    n: usize,
-}
-
-/// Of the two threads of a search the one that proposes and builds.
-struct Proposer<'a> {
-    runner: &'a dyn Runner,
-    task: Task,
-    stop: Arc<AtomicBool>,
-    search: Search,
-    cost: Cost,
-}
-
-impl Proposer<'_> {
-    /// Answers each order with a batch; an empty one when there is nothing new.
-    fn serve(mut self, orders: Receiver<Order>, batches: Sender<Result<Vec<Candidate>>>) -> (Search, Cost) {
-        for order in orders {
-            let batch = self.batch(order);
-            if batches.send(batch).is_err() {
-                break;
-            }
-        }
-        (self.search, self.cost)
-    }
-
-    fn batch(&mut self, order: Order) -> Result<Vec<Candidate>> {
-        let start = Instant::now();
-        order.news.iter().for_each(|m| self.search.strategy.tell(m));
-        self.cost.ask_secs += start.elapsed().as_secs_f64();
-        let mut batch: Vec<Candidate> = Vec::new();
-        while batch.len() < order.n
-            && let Some(candidate) = self.search.first.pop_front()
-        {
-            if self.search.seen.insert(candidate.hash) {
-                batch.push(candidate);
-            }
-        }
-        for _ in 0..ROUNDS_WITHOUT_NEWS {
-            if batch.len() == order.n || self.stop.load(Ordering::Relaxed) {
-                break;
-            }
-            let start = Instant::now();
-            let proposals = self.search.strategy.ask(order.n - batch.len())?;
-            self.cost.ask_secs += start.elapsed().as_secs_f64();
-            self.cost.n_probed += proposals.len();
-            let start = Instant::now();
-            let probed = self.runner.probe(&self.task, &proposals)?;
-            self.cost.probe_secs += start.elapsed().as_secs_f64();
-            batch.extend(probed.into_iter().flatten().filter(|candidate| self.search.seen.insert(candidate.hash)));
-            self.search.tried.extend(proposals.into_iter().filter_map(|p| if let Proposal::Exact(config) = p { Some(config) } else { None }));
-        }
-        let start = Instant::now();
-        self.runner.prepare(&self.task, &batch)?;
-        self.cost.build_secs += start.elapsed().as_secs_f64();
-        Ok(batch)
-    }
-}
-
 /// Removes a kernel's private folder.
 fn discard(library: Option<PathBuf>) {
     if let Some(folder) = library.as_deref().and_then(Path::parent) {
@@ -607,14 +534,4 @@ fn keep(library: &Path, folder: &Path, hash: u64) -> Result<PathBuf> {
     std::fs::copy(library, &partial).context(|| format!("copying a kernel to {}; is the disk full?", partial.display()))?;
     std::fs::rename(&partial, &kept).context(|| format!("renaming {}", partial.display()))?;
     Ok(kept)
-}
-
-/// Tunes one nest on this machine: [`Tuner`] on a fresh [`LocalRunner`].
-///
-/// # Errors
-/// As [`Tuner::run`].
-pub fn tune_nest(task: &Task, options: Options, on_measurement: &mut dyn FnMut(&Measurement)) -> Result<Outcome> {
-    let mut runner = LocalRunner::new(Limits::default())?;
-    runner.stop_with(options.stop.clone());
-    Tuner::new(&mut runner, task.clone(), options).run(on_measurement)
 }
