@@ -2,6 +2,8 @@
 
 mod cli;
 mod cost;
+#[cfg(feature = "tvm")]
+mod evolve;
 mod fingerprint;
 mod ids;
 mod layers;
@@ -20,8 +22,6 @@ mod synth_distance;
 mod synth_enumerate;
 mod synth_space;
 mod tasks;
-#[cfg(feature = "tvm")]
-mod evolve;
 #[cfg(feature = "tvm")]
 mod te;
 #[cfg(feature = "torch")]

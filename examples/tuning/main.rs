@@ -126,8 +126,8 @@ fn search(task: &Task, strategy: &str, n_trials: usize, seed: u64) -> Result<Val
         "descent" => Parts { descent: false, ..Parts::ALL },
         _ => bail!("{strategy}: parts that can be left out are drafts, model and descent"),
     };
-    options.strategy =
-        Strategy::named(name).with_context(|| format!("known strategies: {}, metaschedule, stock, stock+droplet", Strategy::NAMES.join(", ")))?;
+    options.strategy = Strategy::named(name)
+        .with_context(|| format!("known strategies: {}, metaschedule, stock, stock+droplet", Strategy::NAMES.join(", ")))?;
     let start = Instant::now();
     let (mut n, mut best, mut curve, mut failed) = (0, f64::INFINITY, Vec::new(), Vec::new());
     let runner = LocalRunner::new(Limits::default())?;

@@ -41,8 +41,7 @@ pub fn table(runs: &[Value]) -> String {
     for a in &columns {
         text += &format!("\n{:22}", format!("{} {}", a.0, a.1));
         for b in &columns {
-            let ratios: Vec<f64> =
-                names.iter().filter_map(|name| Some(of(name, b, "secs")? / of(name, a, "secs")?)).map(f64::ln).collect();
+            let ratios: Vec<f64> = names.iter().filter_map(|name| Some(of(name, b, "secs")? / of(name, a, "secs")?)).map(f64::ln).collect();
             let mean = (ratios.iter().sum::<f64>() / ratios.len().max(1) as f64).exp();
             text += &if ratios.is_empty() { format!("{:>22}", "-") } else { format!("{:>22}", format!("{mean:.2} ({})", ratios.len())) };
         }
@@ -52,7 +51,8 @@ pub fn table(runs: &[Value]) -> String {
         let secs: Vec<f64> = runs.iter().filter(|run| column(run) == *c).filter_map(|run| run["wall_secs"].as_f64()).collect();
         text += &format!("\n{:22}{:>10.1}", format!("{} {}", c.0, c.1), median(secs).unwrap_or(f64::NAN));
     }
-    text += "\n\nwall seconds until a search is as fast as another's best, geometric mean of column's own total over them (reached of all)\n";
+    text +=
+        "\n\nwall seconds until a search is as fast as another's best, geometric mean of column's own total over them (reached of all)\n";
     text += &format!("{:22}", "");
     columns.iter().for_each(|c| text += &format!("{:>22}", format!("{} {}", c.0, c.1)));
     for a in &columns {

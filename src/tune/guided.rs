@@ -2,7 +2,7 @@
 //! optimum and on to the next.
 //!
 //! What is taken from where: drafts by an analytic score (Pruner's draft-then-verify); moves of one or two hops over divisor ladders
-//! around the best few, ranked by a model (dynamic gradient search of Ansor-AF-DS, with Droplet's descent as its limit: every
+//! around the best few, half of them ranked by a model (dynamic gradient search of Ansor-AF-DS, with Droplet's descent as its limit: every
 //! neighbour of an incumbent is measured before it is left); trees over knobs that are fitted again for each batch, and their
 //! disagreement as a reason to look (Chameleon's cost model, with uncertainty). Each of these can be left out: [`Parts`].
 
@@ -140,7 +140,13 @@ impl Guided {
         }
         let rows: Vec<Vec<f64>> = moves.iter().map(|config| self.rows.of(config)).collect();
         let guesses = self.learner.guess(&rows);
-        pick(&guesses, &rows, n).into_iter().map(|i| moves[i].clone()).collect()
+        // where the model is wrong about all that is near, chance goes on
+        let n_ranked = if self.n_asked.is_multiple_of(2) { n.div_ceil(2) } else { n / 2 };
+        let mut chosen = pick(&guesses, &rows, n_ranked);
+        let mut others: Vec<usize> = (0..moves.len()).filter(|i| !chosen.contains(i)).collect();
+        others.shuffle(&mut self.rng);
+        chosen.extend(others.into_iter().take(n - n_ranked));
+        chosen.into_iter().map(|i| moves[i].clone()).collect()
     }
 }
 

@@ -77,7 +77,9 @@ impl Proposer<'_> {
             let probed = self.runner.probe(&self.task, &proposals)?;
             self.cost.probe_secs += start.elapsed().as_secs_f64();
             batch.extend(probed.into_iter().flatten().filter(|candidate| self.search.seen.insert(candidate.hash)));
-            self.search.tried.extend(proposals.into_iter().filter_map(|p| if let Proposal::Exact(config) = p { Some(config) } else { None }));
+            self.search
+                .tried
+                .extend(proposals.into_iter().filter_map(|p| if let Proposal::Exact(config) = p { Some(config) } else { None }));
         }
         let start = Instant::now();
         self.runner.prepare(&self.task, &batch)?;

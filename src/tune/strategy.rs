@@ -1,12 +1,12 @@
 //! Which config next: strategies by name, random ones, mutations of the best, and any of them before a descent.
 
+use super::Options;
 use super::chameleon::Chameleon;
 use super::config::{Config, Decision, Knob, Measurement, Origin, Proposal, Samples, Space, Task};
 use super::descent::Descent;
 use super::draft::draft;
 use super::evolutionary::Evolutionary;
 use super::guided::Guided;
-use super::Options;
 use super::space::primes;
 use crate::error::Result;
 use crate::spec::Strategy as Kind;

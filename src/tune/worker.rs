@@ -1,8 +1,8 @@
 //! The worker side: compiling with TVM's compiler library, measuring with its runtime alone.
 
 use super::config::{Candidate, Config, Decision, Failure, Knob, Origin, Proposal, Space, Steps};
-use super::measure::{read_values, relative_error, time, values, write_values};
 use super::evolutionary::Learner;
+use super::measure::{read_values, relative_error, time, values, write_values};
 use super::protocol::{CompileAnswer, CompileRequest, Fill, MeasureAnswer, MeasureRequest, Population, Program};
 use crate::child::serve;
 use crate::error::{Error, Result};
@@ -164,12 +164,7 @@ fn replay(workload: &Workload, config: &Config) -> Result<Scheduled> {
     workload.schedule(config.space, Some(&choices(config)), 1)
 }
 
-fn start_search(
-    nest: &LoopNest,
-    target: &str,
-    n_threads: usize,
-    population: &Population,
-) -> Result<(Evolution, Arc<Mutex<Learner>>)> {
+fn start_search(nest: &LoopNest, target: &str, n_threads: usize, population: &Population) -> Result<(Evolution, Arc<Mutex<Learner>>)> {
     let workload = Workload::new(te::module(nest)?, target::parse(target, n_threads)?)?;
     let learner = Arc::new(Mutex::new(Learner::new(population.warm_up, population.seed)));
     let scores = learner.clone();

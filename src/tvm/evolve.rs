@@ -1,8 +1,8 @@
 //! MetaSchedule's evolutionary search as TVM has it, in C++ (`evolutionary_search.cc`): only its cost model is handed in, and whoever
 //! drives it builds and measures. It walks over traces; each program that it asks for is found again as a config of its workload.
 
-use super::ffi::{NONE, array, field, func, is_none, items, text};
 use super::features::{Features, extract, per_store};
+use super::ffi::{NONE, array, field, func, is_none, items, text};
 use super::schedule::{Choice, Database, Workload, fresh};
 use super::structural_hash;
 use crate::call;
@@ -155,8 +155,9 @@ fn own_designs(workload: &Workload) -> Result<Vec<Any>> {
 /// Hands scores over.
 #[allow(unsafe_code)]
 fn write(out: &AnyView, scores: &[f64]) -> Result<()> {
-    let start: *mut core::ffi::c_void =
-        out.try_as().ok_or_else(|| Error::Library("TVM gave no place for predictions: this program needs apache-tvm 0.27.0.post1".into()))?;
+    let start: *mut core::ffi::c_void = out
+        .try_as()
+        .ok_or_else(|| Error::Library("TVM gave no place for predictions: this program needs apache-tvm 0.27.0.post1".into()))?;
     // SAFETY: TVM passes the start of an array of as many f64 as there are candidates (`cost_model.cc`), which lives during the call,
     // and scores has one element for each of them.
     unsafe { std::ptr::copy_nonoverlapping(scores.as_ptr(), start.cast::<f64>(), scores.len()) };

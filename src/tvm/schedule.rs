@@ -184,17 +184,8 @@ impl Workload {
         let silent: Function = func(|_| Ok(Any::from(())));
         let strategy = strategy.cloned().unwrap_or(Any::from(NONE));
         let (name, n_threads, seed) = (text("main"), n_threads as i64, tvm_seed(seed));
-        let context = call!(
-            "s_tir.meta_schedule.TuneContext",
-            self.module,
-            self.target.node,
-            generator,
-            strategy,
-            name,
-            n_threads,
-            seed,
-            silent
-        )?;
+        let context =
+            call!("s_tir.meta_schedule.TuneContext", self.module, self.target.node, generator, strategy, name, n_threads, seed, silent)?;
         call!("s_tir.meta_schedule.TuneContextInitialize", context)?;
         Ok((context, generator))
     }
@@ -357,7 +348,8 @@ impl Database {
             let trace = field(&record, "trace")?;
             let secs = mean_secs(&record)?;
             let schedule = fresh(&workload.module, 1)?;
-            let replayed = call!("s_tir.schedule.TraceApplyToSchedule", trace, schedule, true, NONE).and_then(|_| workload.post_process(&schedule));
+            let replayed =
+                call!("s_tir.schedule.TraceApplyToSchedule", trace, schedule, true, NONE).and_then(|_| workload.post_process(&schedule));
             let known = match replayed {
                 Ok(module) => {
                     let hash = super::structural_hash(&module)?;
