@@ -325,7 +325,7 @@ impl Default for Train {
 
 impl Default for Tune {
     fn default() -> Self {
-        Tune { trials: 64, quick_trials: 8, strategy: Strategy::Mutations }
+        Tune { trials: 64, quick_trials: 8, strategy: Strategy::Syntune }
     }
 }
 

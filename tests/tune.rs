@@ -80,7 +80,7 @@ fn evolve(fake: &mut Fake, n_trials: usize, seed: u64) -> Outcome {
 }
 
 #[test]
-fn evolution_finds_the_best_of_a_small_space_and_measures_nothing_twice() {
+fn a_search_finds_the_best_of_a_small_space_and_measures_nothing_twice() {
     let (mut fake, mut seen) = (Fake::default(), BTreeSet::new());
     let outcome = Tuner::new(&mut fake, task(), Options::new(100, 1)).run(&mut |m| assert!(seen.insert(m.hash))).unwrap();
     let best = outcome.best.unwrap();

@@ -102,7 +102,7 @@ impl Options {
         Options {
             n_trials,
             batch: if n_trials <= SHORT { SHORT_BATCH } else { LONG_BATCH },
-            strategy: spec::Strategy::Mutations,
+            strategy: spec::Strategy::Syntune,
             rules_only: false,
             parts: guided::Parts::ALL,
             seed,
