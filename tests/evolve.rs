@@ -40,7 +40,7 @@ fn records_of_a_database_are_configs_of_the_spaces_again() {
     syntune::call!("s_tir.schedule.ScheduleUnroll", bare, first).unwrap();
     foreign.trace = syntune::call!("s_tir.schedule.ScheduleGetTrace", bare).unwrap();
     database.record(&workload, &foreign, &[1.0]).unwrap();
-    let (records, n_foreign) = Database::open(folder.path()).unwrap().records(&workload).unwrap();
+    let (records, n_foreign) = Database::open(folder.path()).unwrap().records(&workload, 1000).unwrap();
     assert_eq!((records.len(), n_foreign), (expected.len(), 1));
     for (record, (design, choices, hash, secs)) in records.iter().zip(&expected) {
         assert_eq!(record.hash, *hash);
@@ -51,7 +51,7 @@ fn records_of_a_database_are_configs_of_the_spaces_again() {
         assert!(record.design != *design || record.choices == *choices);
     }
     let other = Workload::new(module(&conv2d(4, 4, 5, 5, 3)).unwrap(), tvm::target::parse("host", 1).unwrap()).unwrap();
-    assert_eq!(Database::open(folder.path()).unwrap().records(&other).unwrap().0.len(), 0);
+    assert_eq!(Database::open(folder.path()).unwrap().records(&other, 1000).unwrap().0.len(), 0);
 }
 
 #[test]

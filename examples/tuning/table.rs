@@ -3,13 +3,19 @@
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A strategy and its number of measurements.
+/// A strategy, with its threads where they are not one, and its number of measurements.
 type Column = (String, u64);
 
 /// Median GFLOP/s over seeds per workload and strategy; below, geometric means of each column's speed over each other's on the
 /// workloads that both have, and what the searches cost.
 pub fn table(runs: &[Value]) -> String {
-    let column = |run: &Value| (run["strategy"].as_str().unwrap_or("?").to_string(), run["n_trials"].as_u64().unwrap_or(0));
+    let column = |run: &Value| {
+        let threads = match run["n_threads"].as_u64() {
+            None | Some(1) => String::new(),
+            Some(n) => format!(" on {n}"),
+        };
+        (format!("{}{threads}", run["strategy"].as_str().unwrap_or("?")), run["n_trials"].as_u64().unwrap_or(0))
+    };
     let columns: BTreeSet<Column> = runs.iter().map(column).collect();
     let mut names: Vec<&str> = Vec::new();
     for name in runs.iter().filter_map(|run| run["workload"].as_str()) {

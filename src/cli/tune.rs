@@ -11,7 +11,7 @@ use crate::store::{Store, Timing};
 use crate::synth::{Binding, Operator};
 use crate::tune::peak::{Calibration, calibrate};
 use crate::tune::tasks::{Kernel, tune_model};
-use crate::tune::{Effort, Limits, LocalRunner, Measurement, Options, Outcome, StopReason, Task};
+use crate::tune::{Best, Effort, Limits, LocalRunner, Measurement, Options, Outcome, StopReason, Task};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
@@ -61,6 +61,9 @@ pub(super) struct TuneArgs {
     /// How schedules are proposed [default: the spec's]
     #[arg(long)]
     strategy: Option<String>,
+    /// End a kernel's search after this many programs in a row that gain less than 1 %
+    #[arg(long)]
+    patience: Option<usize>,
     /// [default: the spec's; 0]
     #[arg(long)]
     seed: Option<u64>,
@@ -191,6 +194,9 @@ fn distinct<'a>(calls: impl Iterator<Item = &'a Call>) -> Vec<Asked> {
 
 pub(super) fn tune(args: &TuneArgs) -> Result<Exit> {
     let Request { subject, kernels: asked, spec } = args.read()?;
+    if asked.is_empty() {
+        return invalid("there is no kernel to tune: a trial that replaced nothing is the original; tune its model with --spec");
+    }
     let n_trials = args.trials.unwrap_or(TRIALS_EACH * asked.len());
     let n_threads = args.threads.unwrap_or(spec.target.threads as usize);
     if n_trials == 0 || n_threads == 0 {
@@ -211,6 +217,7 @@ pub(super) fn tune(args: &TuneArgs) -> Result<Exit> {
             return invalid(format!("--strategy: {name:?} is unknown: use one of {}", Strategy::NAMES.join(", ")));
         }
     };
+    options.patience = args.patience;
     options.limit_secs = args.minutes.map_or(f64::MAX, |m| m * 60.0);
     if asked.len() > 1 {
         options.final_effort = SETTLE;
@@ -241,8 +248,8 @@ pub(super) fn tune(args: &TuneArgs) -> Result<Exit> {
         .collect();
     if let Some(folder) = args.database.as_deref().filter(|folder| folder.join("database_workload.json").exists()) {
         for kernel in &mut kernels {
-            let (records, n_foreign) = runner.records(&kernel.task, folder)?;
-            kernel.first = records.into_iter().map(|r| r.0).take(N_RECORDS).collect();
+            let (records, n_foreign) = runner.records(&kernel.task, folder, N_RECORDS)?;
+            kernel.first = records.into_iter().map(|r| r.0).collect();
             if !kernel.first.is_empty() || n_foreign > 0 {
                 let n = kernel.first.len();
                 eprintln!("{}: {n} recorded programs are tried first, {n_foreign} records are of no design space here", kernel.name);
@@ -473,8 +480,10 @@ impl Found<'_> {
         let peak = self.peak.map_or(String::new(), |p| p.gflops.to_string());
         for (kernel, outcome) in self.kernels.iter().zip(self.outcomes) {
             let best = outcome.best.as_ref();
-            let (secs, spread) = (best.map_or(f64::INFINITY, |b| b.secs()), best.map_or(0.0, |b| b.samples.spread_secs()));
-            let (name, count, gflops) = (&kernel.name, kernel.weight, gflops(kernel, secs));
+            // empty where nothing works
+            let of = |value: &dyn Fn(&Best) -> f64| best.map_or(String::new(), |b| value(b).to_string());
+            let (secs, spread) = (of(&|b| b.secs()), of(&|b| b.samples.spread_secs()));
+            let (name, count, gflops) = (&kernel.name, kernel.weight, of(&|b| gflops(kernel, b.secs())));
             text += &format!("{name},{count},{secs},{spread},{gflops},{peak},{},{}\n", outcome.n_measured, outcome.cost.total_secs);
         }
         text

@@ -15,6 +15,8 @@ use std::time::Duration;
 /// MetaSchedule's programs per round; shorter searches have four rounds.
 const PER_ROUND: usize = 64;
 const LEAST_PER_ROUND: usize = 8;
+/// Times that a worker is started for one round.
+const ATTEMPTS: usize = 2;
 /// A round replays and scores thousands of traces.
 const ROUND_SECS: f64 = 600.0;
 /// Measurements before the cost model is believed (`XGBModel`, `num_warmup_samples`); in shorter searches a quarter of them.
@@ -38,8 +40,6 @@ impl Evolutionary {
     pub fn new(task: &Task, spaces: &[Space], n_trials: usize, seed: u64) -> Evolutionary {
         let population = Population {
             with_tiles: spaces.iter().any(|s| s.origin == super::config::Origin::Tiles),
-            // some of what it asks for is a program already seen
-            n_trials: 2 * n_trials,
             per_round: (n_trials / 4).clamp(LEAST_PER_ROUND, PER_ROUND),
             warm_up: (n_trials / 4).min(WARM_UP),
             seed,
@@ -47,7 +47,18 @@ impl Evolutionary {
         Evolutionary { task: task.clone(), population, worker: None, queue: VecDeque::new(), told: vec![], n_sent: 0 }
     }
 
+    /// None where the worker is lost again and again: other strategies go on from there, or the search ends with what it has.
     fn next_round(&mut self) -> Result<Vec<Config>> {
+        for _ in 0..ATTEMPTS {
+            if let Some(configs) = self.attempt()? {
+                return Ok(configs);
+            }
+        }
+        Ok(vec![])
+    }
+
+    /// `None` when the worker is lost.
+    fn attempt(&mut self) -> Result<Option<Vec<Config>>> {
         let mut worker = match self.worker.take() {
             Some(worker) => worker,
             None => {
@@ -68,12 +79,12 @@ impl Evolutionary {
             Ok(CompileAnswer::Evolved(configs)) => {
                 self.n_sent = self.told.len();
                 self.worker = Some(worker);
-                Ok(configs)
+                Ok(Some(configs))
             }
             Ok(CompileAnswer::Failed(failure)) => Err(Error::Library(format!("MetaSchedule's search: {failure}; use another strategy"))),
             Ok(CompileAnswer::Refused(message)) => Err(Error::Invalid(message)),
             Ok(_) => Err(Error::Invalid("the compile worker answered another question: are two versions of syntune mixed?".into())),
-            Err(fault) => Err(Error::Library(format!("MetaSchedule's search: {fault}; use another strategy"))),
+            Err(_) => Ok(None),
         }
     }
 }
@@ -95,7 +106,7 @@ impl Strategy for Evolutionary {
 
 /// The cost model in the worker: what MetaSchedule learns by XGBoost from the features of each store. Ours are trees over one row per
 /// program.
-pub struct Learner {
+pub struct Scores {
     warm_up: usize,
     rows: Vec<Vec<f64>>,
     /// Mean seconds; infinite for a failure.
@@ -106,10 +117,10 @@ pub struct Learner {
     seed: u64,
 }
 
-impl Learner {
-    pub fn new(warm_up: usize, seed: u64) -> Learner {
+impl Scores {
+    pub fn new(warm_up: usize, seed: u64) -> Scores {
         let rng = ChaCha8Rng::seed_from_u64(seed);
-        Learner { warm_up, rows: vec![], secs: vec![], n_fitted: 0, model: CostModel::default(), rng, seed }
+        Scores { warm_up, rows: vec![], secs: vec![], n_fitted: 0, model: CostModel::default(), rng, seed }
     }
 
     /// Takes programs that were measured: their features, and samples in seconds.

@@ -1,10 +1,9 @@
-//! Syntune's own strategy: drafts, then small moves from the best that trees think fast or do not know, to a certified local
-//! optimum and on to the next.
+//! Syntune's own strategy: drafts, then small moves around the best few, half of them those that trees think fast or do not know.
 //!
 //! What is taken from where: drafts by an analytic score (Pruner's draft-then-verify); moves of one or two hops over divisor ladders
-//! around the best few, half of them ranked by a model (dynamic gradient search of Ansor-AF-DS, with Droplet's descent as its limit: every
-//! neighbour of an incumbent is measured before it is left); trees over knobs that are fitted again for each batch, and their
-//! disagreement as a reason to look (Chameleon's cost model, with uncertainty). Each of these can be left out: [`Parts`].
+//! around the best few, ranked by a model (dynamic gradient search of Ansor-AF-DS); trees over knobs that are fitted again as
+//! measurements come in, and their disagreement as a reason to look (Chameleon's cost model, with uncertainty). Each of these can be
+//! left out: [`Parts`].
 
 use super::config::{Config, Measurement, Origin, Proposal, Space, Task};
 use super::cost::{Learner, Rows, pick};
@@ -157,7 +156,8 @@ impl Strategy for Guided {
         let works = self.told.iter().any(|t| t.0.is_finite());
         for i in 0..n {
             let at = self.n_asked + i;
-            if !works || at < self.n_start || at.is_multiple_of(FRESH) {
+            // what an earlier run measured is a start too
+            if !works || at.max(self.told.len()) < self.n_start || at.is_multiple_of(FRESH) {
                 let Some(config) = self.fresh(at) else { break };
                 self.visited.insert(config.clone());
                 chosen.push(config);

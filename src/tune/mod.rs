@@ -250,7 +250,9 @@ impl<'a> Tuner<'a> {
     /// Takes what an earlier run measured: it counts as trials and is not measured again.
     pub fn resume(mut self, known: Vec<Measurement>) -> Tuner<'a> {
         self.paces.extend(known.iter().map(|_| 1.0));
-        self.n_since = PACED;
+        if !known.is_empty() {
+            self.n_since = PACED;
+        }
         self.measured.extend(known);
         self
     }
@@ -399,8 +401,9 @@ impl<'a> Tuner<'a> {
         if self.spent_secs + start.elapsed().as_secs_f64() > self.options.limit_secs {
             return Some(StopReason::TimeLimit { secs: self.options.limit_secs });
         }
+        let patience = self.options.patience?;
         let n_idle = self.n_idle();
-        self.options.patience.filter(|&patience| n_idle >= patience).map(|_| StopReason::NoGain { n, n_idle })
+        (n_idle >= patience).then_some(StopReason::NoGain { n, n_idle })
     }
 
     /// Measurements since the last gain.
@@ -439,9 +442,10 @@ impl<'a> Tuner<'a> {
 
     /// What works, fastest first.
     fn ranked(&self) -> Vec<usize> {
-        let mut ranked: Vec<usize> = (0..self.measured.len()).filter(|&i| self.measured[i].result.is_ok()).collect();
-        ranked.sort_by(|&a, &b| self.rank_secs(a).total_cmp(&self.rank_secs(b)));
-        ranked
+        let works = (0..self.measured.len()).filter(|&i| self.measured[i].result.is_ok());
+        let mut ranked: Vec<(f64, usize)> = works.map(|i| (self.rank_secs(i), i)).collect();
+        ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+        ranked.into_iter().map(|r| r.1).collect()
     }
 
     fn candidate(&self, i: usize) -> Candidate {

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
-/// Proposals asked for per candidate wanted; many repeat a program already measured.
+/// Proposals in a row that are all known, or that TVM refuses, after which the strategy counts as having nothing new.
+const WITHOUT_NEWS: usize = 64;
 const ROUNDS_WITHOUT_NEWS: usize = 8;
 
 /// A search that goes on.
@@ -65,18 +66,24 @@ impl Proposer<'_> {
                 batch.push(candidate);
             }
         }
-        for _ in 0..ROUNDS_WITHOUT_NEWS {
-            if batch.len() == order.n || self.stop.load(Ordering::Relaxed) {
-                break;
-            }
+        let mut n_idle = 0;
+        while batch.len() < order.n && n_idle < WITHOUT_NEWS && !self.stop.load(Ordering::Relaxed) {
             let start = Instant::now();
             let proposals = self.search.strategy.ask(order.n - batch.len())?;
             self.cost.ask_secs += start.elapsed().as_secs_f64();
+            if proposals.is_empty() {
+                break;
+            }
             self.cost.n_probed += proposals.len();
+            n_idle += proposals.len();
             let start = Instant::now();
             let probed = self.runner.probe(&self.task, &proposals)?;
             self.cost.probe_secs += start.elapsed().as_secs_f64();
+            let n_before = batch.len();
             batch.extend(probed.into_iter().flatten().filter(|candidate| self.search.seen.insert(candidate.hash)));
+            if batch.len() > n_before {
+                n_idle = 0;
+            }
             self.search
                 .tried
                 .extend(proposals.into_iter().filter_map(|p| if let Proposal::Exact(config) = p { Some(config) } else { None }));

@@ -20,8 +20,8 @@ pub enum CompileRequest {
     Build { nest: LoopNest, target: String, n_threads: usize, config: Option<Config>, folder: PathBuf },
     /// Appends a measured config to the MetaSchedule database in `folder`.
     Record { nest: LoopNest, target: String, n_threads: usize, config: Config, samples: Vec<f64>, folder: PathBuf },
-    /// The configs of the database in `folder` that are of the nest's spaces.
-    Recorded { nest: LoopNest, target: String, n_threads: usize, folder: PathBuf },
+    /// The fastest configs of the database in `folder` that are of the nest's spaces, at most so many.
+    Recorded { nest: LoopNest, target: String, n_threads: usize, folder: PathBuf, most: usize },
     /// The next round of MetaSchedule's search; the worker keeps the search. `told` is what was measured since the last round, with
     /// samples in seconds, none for a failure.
     Evolve { nest: LoopNest, target: String, n_threads: usize, population: Population, told: Vec<(Config, Vec<f64>)> },
@@ -34,7 +34,6 @@ pub enum CompileRequest {
 pub struct Population {
     /// Our own design space too.
     pub with_tiles: bool,
-    pub n_trials: usize,
     pub per_round: usize,
     /// Measurements before the cost model is believed.
     pub warm_up: usize,
@@ -56,7 +55,7 @@ pub enum CompileAnswer {
         trace: serde_json::Value,
     },
     Recorded,
-    /// What a database holds, the fastest first, with recorded mean seconds; and how many records no space of the nest holds.
+    /// What a database holds, the fastest first, with recorded mean seconds; and how many of the records seen no space of the nest holds.
     Records {
         known: Vec<(Candidate, f64)>,
         n_foreign: usize,

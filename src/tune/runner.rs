@@ -71,22 +71,41 @@ pub struct LocalRunner {
     stop: Arc<AtomicBool>,
 }
 
-/// Where compile workers wait while a batch is measured.
+/// Where compile workers wait while a batch is measured, and a batch until they have done what they began.
 #[derive(Default)]
 struct Gate {
-    measuring: Mutex<bool>,
-    over: Condvar,
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    measuring: bool,
+    n_inside: usize,
 }
 
 impl Gate {
-    fn wait(&self) {
-        let measuring = lock(&self.measuring);
-        drop(self.over.wait_while(measuring, |measuring| *measuring));
+    fn enter(&self) -> Inside<'_> {
+        let state = self.changed.wait_while(lock(&self.state), |state| state.measuring);
+        state.unwrap_or_else(|e| e.into_inner()).n_inside += 1;
+        Inside(self)
     }
 
     fn close(&self) -> Closed<'_> {
-        *lock(&self.measuring) = true;
+        let mut state = lock(&self.state);
+        state.measuring = true;
+        drop(self.changed.wait_while(state, |state| state.n_inside > 0));
         Closed(self)
+    }
+}
+
+/// A build of a worker that must not run beside a measurement.
+struct Inside<'a>(&'a Gate);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).n_inside -= 1;
+        self.0.changed.notify_all();
     }
 }
 
@@ -95,8 +114,8 @@ struct Closed<'a>(&'a Gate);
 
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
-        *lock(&self.0.measuring) = false;
-        self.0.over.notify_all();
+        lock(&self.0.state).measuring = false;
+        self.0.changed.notify_all();
     }
 }
 
@@ -332,9 +351,7 @@ impl LocalRunner {
         let n_beside = self.n_beside(task);
         let work = |i: usize| {
             while !self.stop.load(Ordering::Relaxed) {
-                if i >= n_beside {
-                    self.gate.wait();
-                }
+                let _inside = (i >= n_beside).then(|| self.gate.enter());
                 let at = next.fetch_add(1, Ordering::Relaxed);
                 let Some(candidate) = candidates.get(at) else { break };
                 let request = build_request(task, Some(&candidate.config), folders[at].clone());
@@ -376,17 +393,18 @@ impl LocalRunner {
         }
     }
 
-    /// The programs of a task in the MetaSchedule database in `folder`, stock TVM's as well as ours, the fastest first with their recorded
-    /// seconds; and how many records are of no design space of the task.
+    /// The programs of a task in the MetaSchedule database in `folder`, stock TVM's as well as ours, the fastest `most` with their recorded
+    /// seconds; and how many of the records seen for that are of no design space of the task.
     ///
     /// # Errors
     /// The files are not a database.
-    pub fn records(&mut self, task: &Task, folder: &Path) -> Result<(Vec<(Candidate, f64)>, usize)> {
+    pub fn records(&self, task: &Task, folder: &Path, most: usize) -> Result<(Vec<(Candidate, f64)>, usize)> {
         let request = CompileRequest::Recorded {
             nest: task.nest.clone(),
             target: task.target.clone(),
             n_threads: task.n_threads,
             folder: folder.to_path_buf(),
+            most,
         };
         match self.compiler(&request)? {
             Ok(CompileAnswer::Records { known, n_foreign }) => Ok((known, n_foreign)),

@@ -68,7 +68,10 @@ impl ThenDescend {
 impl Strategy for ThenDescend {
     fn ask(&mut self, n: usize) -> Result<Vec<Proposal>> {
         if self.n_told < self.n_first {
-            return self.first.ask(n.min(self.n_first - self.n_told));
+            let found = self.first.ask(n.min(self.n_first - self.n_told))?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
         }
         let mut found = self.descent.ask(n)?;
         while found.is_empty() {
@@ -154,7 +157,7 @@ impl Strategy for Mutations {
     fn tell(&mut self, measurement: &Measurement) {
         self.n_told += 1;
         let config = &measurement.config;
-        let Some(pools) = self.pools.get_mut(config.space) else { return };
+        let Some(pools) = self.pools.get_mut(config.space).filter(|p| p.len() == config.decisions.len()) else { return };
         for (pool, decision) in pools.iter_mut().zip(&config.decisions) {
             pool.insert(decision.clone());
         }

@@ -99,7 +99,12 @@ pub fn tune_model(
         if n_left == 0 {
             break StopReason::Trials { n: n_measured };
         }
-        let Some(place) = next(&searches) else { break StopReason::Exhausted { n: n_measured } };
+        let Some(place) = next(&searches) else {
+            break match &searches[..] {
+                [Search { ended: Some(own), .. }] => *own,
+                _ => StopReason::Exhausted { n: n_measured },
+            };
+        };
         let late = start.elapsed().as_secs_f64() > options.limit_secs;
         if late && !searches[place].curve.is_empty() {
             break StopReason::TimeLimit { secs: options.limit_secs };

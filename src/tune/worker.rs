@@ -1,7 +1,7 @@
 //! The worker side: compiling with TVM's compiler library, measuring with its runtime alone.
 
 use super::config::{Candidate, Config, Decision, Failure, Knob, Origin, Proposal, Space, Steps};
-use super::evolutionary::Learner;
+use super::evolutionary::Scores;
 use super::measure::{read_values, relative_error, time, values, write_values};
 use super::protocol::{CompileAnswer, CompileRequest, Fill, MeasureAnswer, MeasureRequest, Population, Program};
 use crate::child::serve;
@@ -15,8 +15,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-/// Workloads kept ready; tuning works on one or two at a time.
-const N_KEPT: usize = 8;
+/// Workloads kept ready: more than the distinct kernels of a model, among which one budget goes to and fro.
+const N_KEPT: usize = 64;
 
 /// `syntune worker compile`: serves [`CompileRequest`]s until its input ends.
 ///
@@ -32,7 +32,7 @@ pub fn compile() -> Result<()> {
 #[derive(Default)]
 struct Workloads {
     ready: HashMap<String, Workload>,
-    search: Option<(Evolution, Arc<Mutex<Learner>>)>,
+    search: Option<(Evolution, Arc<Mutex<Scores>>)>,
 }
 
 impl Workloads {
@@ -84,9 +84,9 @@ impl Workloads {
                 Database::open(&folder)?.record(workload, &scheduled, &samples)?;
                 CompileAnswer::Recorded
             }
-            CompileRequest::Recorded { nest, target, n_threads, folder } => {
+            CompileRequest::Recorded { nest, target, n_threads, folder, most } => {
                 let workload = self.of(&nest, &target, n_threads)?;
-                let (records, n_foreign) = Database::open(&folder)?.records(workload)?;
+                let (records, n_foreign) = Database::open(&folder)?.records(workload, most)?;
                 let candidate = |r: Record| {
                     let config = Config { space: r.design, decisions: decisions(workload, r.design, &r.choices) };
                     (Candidate { config, hash: r.hash, built: None }, r.secs)
@@ -164,16 +164,18 @@ fn replay(workload: &Workload, config: &Config) -> Result<Scheduled> {
     workload.schedule(config.space, Some(&choices(config)), 1)
 }
 
-fn start_search(nest: &LoopNest, target: &str, n_threads: usize, population: &Population) -> Result<(Evolution, Arc<Mutex<Learner>>)> {
+fn start_search(nest: &LoopNest, target: &str, n_threads: usize, population: &Population) -> Result<(Evolution, Arc<Mutex<Scores>>)> {
     let workload = Workload::new(te::module(nest)?, target::parse(target, n_threads)?)?;
-    let learner = Arc::new(Mutex::new(Learner::new(population.warm_up, population.seed)));
+    let learner = Arc::new(Mutex::new(Scores::new(population.warm_up, population.seed)));
     let scores = learner.clone();
     let settings = Settings {
         with_tiles: population.with_tiles,
-        n_trials: population.n_trials,
+        // the tuner ends the search
+        n_trials: i32::MAX as usize,
         population: POPULATION,
         per_round: population.per_round,
-        n_threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
+        // kernels are timed meanwhile
+        n_threads: std::thread::available_parallelism().map_or(1, |n| n.get()).saturating_sub(n_threads).max(1),
         seed: population.seed,
     };
     let predict = move |programs: &[Features]| scores.lock().unwrap_or_else(|e| e.into_inner()).score(programs);

@@ -79,7 +79,11 @@ impl Evolution {
             let [context, candidates, out] = arguments else {
                 return Err(Error::Library("TVM asks for a prediction in another way: this program needs apache-tvm 0.27.0.post1".into()));
             };
-            let scores = predict(&extract(&Any::from(*context), &Any::from(*candidates))?);
+            let programs = extract(&Any::from(*context), &Any::from(*candidates))?;
+            let scores = predict(&programs);
+            if scores.len() != programs.len() || programs.len() != items(&Any::from(*candidates))?.len() {
+                return Err(Error::Library(format!("{} scores for {} programs: give one each", scores.len(), programs.len())));
+            }
             write(out, &scores)?;
             Ok(Any::from(()))
         });

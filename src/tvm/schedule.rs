@@ -331,12 +331,12 @@ impl Database {
         call!("s_tir.meta_schedule.DatabaseMemoryDatabase", text("structural")).map(Database)
     }
 
-    /// The records of a workload that its design spaces hold, the fastest first: design, choices, the program's hash, and mean
-    /// seconds as they were recorded. And how many of its records the spaces do not hold.
+    /// The fastest records of a workload that its design spaces hold, at most so many: design, choices, the program's hash, and mean
+    /// seconds as they were recorded. And how many of those seen the spaces do not hold.
     ///
     /// # Errors
     /// [`Error::Library`] with TVM's words when a record cannot be read.
-    pub fn records(&self, workload: &Workload) -> Result<(Vec<Record>, usize)> {
+    pub fn records(&self, workload: &Workload, most: usize) -> Result<(Vec<Record>, usize)> {
         if !cast::<bool>(call!("s_tir.meta_schedule.DatabaseHasWorkload", self.0, workload.module)?, "answer")? {
             return Ok((vec![], 0));
         }
@@ -345,6 +345,9 @@ impl Database {
         let records = call!("s_tir.meta_schedule.DatabaseGetTopK", self.0, entry, n)?;
         let (mut found, mut n_foreign) = (Vec::new(), 0);
         for record in items(&records)? {
+            if found.len() == most {
+                break;
+            }
             let trace = field(&record, "trace")?;
             let secs = mean_secs(&record)?;
             let schedule = fresh(&workload.module, 1)?;
