@@ -12,7 +12,6 @@ use std::time::Instant;
 
 /// Proposals in a row that are all known, or that TVM refuses, after which the strategy counts as having nothing new.
 const WITHOUT_NEWS: usize = 64;
-const ROUNDS_WITHOUT_NEWS: usize = 8;
 
 /// A search that goes on.
 pub struct Search {
