@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::time::Duration;
 use syntune::synth::distance::{Axis, Budget, Form, Memo, Target, Wanted};
+use syntune::synth::options::Options;
 use syntune::synth::{Action, Binding, Operator, Partial, Prim, Space, Synthesizer};
 
 /// Operators that every thread makes at a time.
@@ -33,12 +34,21 @@ fn next(synthesizer: &mut Synthesizer) -> Operator {
     synthesizer.next().expect("the space is not exhausted")
 }
 
+/// The same slots with all of our operators, those too that differ at borders only, which searches leave out.
+fn all_of_ours() -> Synthesizer {
+    let mut space = resnet();
+    space.options = Options { depth: space.options.depth, tensors: space.options.tensors, ..Options::ours() };
+    Synthesizer::new(space, 1).expect("the space can be walked")
+}
+
 /// Distinct operators per second, one after another from one synthesizer.
 fn guided(c: &mut Criterion) {
     let mut group = c.benchmark_group("synth");
     group.throughput(Throughput::Elements(1)).sample_size(20).measurement_time(Duration::from_secs(10));
     let mut synthesizer = synthesizer(1);
     group.bench_function("next", |b| b.iter(|| next(&mut synthesizer)));
+    let mut ours = all_of_ours();
+    group.bench_function("next, all of ours", |b| b.iter(|| next(&mut ours)));
     group.finish();
     eprintln!("{} walks, {} reached the data's shape", synthesizer.n_walks, synthesizer.n_arrived);
 }

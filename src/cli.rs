@@ -71,7 +71,7 @@ enum Verb {
     /// Print what an operator computes, in one of six forms
     Lower(LowerArgs),
     /// Find fast schedules of an operator, of a trial's slots or of a model on this machine
-    Tune(tune::TuneArgs),
+    Tune(Box<tune::TuneArgs>),
     /// Train a spec's model with one operator in its slots
     Train(TrainArgs),
     /// Search for operators that make a spec's model faster

@@ -113,10 +113,10 @@ fn the_model_is_faster_than_with_equal_shares() {
     let kernels = [kernel("large", 4.0), kernel("done", 2.0), kernel("small", 1.0), kernel("flat", 1.0)];
     for n_trials in [64, 160] {
         let shared = tune(&mut Fake::new(&curves), &kernels, n_trials);
-        let mut fake = Fake::new(&curves);
+        let fake = Fake::new(&curves);
         let equal: Vec<Outcome> = kernels
             .iter()
-            .map(|k| Tuner::new(&mut fake, k.task.clone(), options(n_trials / kernels.len())).run(&mut |_| {}).unwrap())
+            .map(|k| Tuner::new(&fake, k.task.clone(), options(n_trials / kernels.len())).run(&mut |_| {}).unwrap())
             .collect();
         assert_eq!(shares(&equal).iter().sum::<usize>(), shares(&shared).iter().sum::<usize>());
         let ratio = total(&kernels, &equal) / total(&kernels, &shared);
@@ -137,9 +137,9 @@ fn a_kernel_at_its_floor_gets_no_more_than_its_first_turn() {
 fn the_budget_is_kept_to_the_measurement() {
     let kernels = [kernel("steep", 1.0), kernel("flat", 3.0), kernel("other", 2.0)];
     for n_trials in [1, 2, 3, 7, 24, 50, 97] {
-        let mut fake = Fake::new(&[("steep", steep), ("flat", flat), ("other", steep)]);
+        let fake = Fake::new(&[("steep", steep), ("flat", flat), ("other", steep)]);
         let mut heard = [0; 3];
-        let (outcomes, stop) = tune_model(&mut fake, &kernels, &options(n_trials), &mut |k, _| heard[k] += 1).unwrap();
+        let (outcomes, stop) = tune_model(&fake, &kernels, &options(n_trials), &mut |k, _| heard[k] += 1).unwrap();
         assert_eq!(shares(&outcomes), heard);
         assert_eq!((fake.order.lock().unwrap().len(), stop), (n_trials, StopReason::Trials { n: n_trials }));
         // in turn first, the smallest budget in single steps
@@ -152,12 +152,12 @@ fn what_is_known_counts_as_spent_and_is_not_measured_again() {
     let mut fake = Fake::new(&[("steep", steep), ("flat", flat)]);
     let mut kernels = [kernel("steep", 1.0), kernel("flat", 1.0)];
     let mut measured = [vec![], vec![]];
-    tune_model(&mut fake, &kernels, &options(40), &mut |k, m| measured[k].push(m.clone())).unwrap();
+    tune_model(&fake, &kernels, &options(40), &mut |k, m| measured[k].push(m.clone())).unwrap();
     for (kernel, known) in kernels.iter_mut().zip(measured) {
         kernel.known = known;
     }
     let mut n_new = 0;
-    let (outcomes, _) = tune_model(&mut fake, &kernels, &options(64), &mut |_, _| n_new += 1).unwrap();
+    let (outcomes, _) = tune_model(&fake, &kernels, &options(64), &mut |_, _| n_new += 1).unwrap();
     assert_eq!((n_new, fake.order.lock().unwrap().len(), shares(&outcomes).iter().sum::<usize>()), (24, 64, 64));
     assert!(tune(&mut fake, &kernels, 40).iter().all(|o| o.best.is_some()));
     assert_eq!(fake.order.lock().unwrap().len(), 64);
@@ -176,9 +176,9 @@ fn the_same_seed_asks_for_the_same() {
 
 #[test]
 fn a_kernel_without_more_programs_leaves_its_share_to_others() {
-    let mut fake = Fake { n_kinds: 1, ..Fake::new(&[("steep", steep), ("flat", flat)]) };
+    let fake = Fake { n_kinds: 1, ..Fake::new(&[("steep", steep), ("flat", flat)]) };
     let kernels = [kernel("steep", 1.0), kernel("flat", 1.0)];
-    let (outcomes, stop) = tune_model(&mut fake, &kernels, &options(64), &mut |_, _| {}).unwrap();
+    let (outcomes, stop) = tune_model(&fake, &kernels, &options(64), &mut |_, _| {}).unwrap();
     assert_eq!((shares(&outcomes), stop), (vec![4, 4], StopReason::Exhausted { n: 8 }));
     // all four of its kinds are known, and so is what is around the best
     assert!(matches!(outcomes[0].stop, StopReason::LocalOptimum { n: 4, .. }));
@@ -198,11 +198,11 @@ fn time_and_interruption_end_it() {
     let kernels = [kernel("steep", 1.0), kernel("flat", 1.0)];
     let curves: [(&str, Curve); 2] = [("steep", steep), ("flat", flat)];
     let late = Options { limit_secs: 0.0, ..options(64) };
-    let (outcomes, stop) = tune_model(&mut Fake::new(&curves), &kernels, &late, &mut |_, _| {}).unwrap();
+    let (outcomes, stop) = tune_model(&Fake::new(&curves), &kernels, &late, &mut |_, _| {}).unwrap();
     assert_eq!((shares(&outcomes), stop), (vec![1, 1], StopReason::TimeLimit { secs: 0.0 }), "one each: a model needs all of its kernels");
     let options = options(64);
     let mut n = 0;
-    let (outcomes, stop) = tune_model(&mut Fake::new(&curves), &kernels, &options, &mut |_, _| {
+    let (outcomes, stop) = tune_model(&Fake::new(&curves), &kernels, &options, &mut |_, _| {
         n += 1;
         options.stop.store(n == 11, Ordering::Relaxed);
     })
@@ -217,8 +217,8 @@ fn a_search_in_slices_goes_on_where_it_rested() {
     for name in Strategy::NAMES.iter().filter(|name| !name.starts_with("evolutionary")) {
         let own = Options { strategy: Strategy::named(name).unwrap(), ..Options::new(48, 7) };
         let sliced = || {
-            let mut fake = Fake::new(&[("steep", steep)]);
-            let mut tuner = Tuner::new(&mut fake, kernel("steep", 1.0).task, own.clone());
+            let fake = Fake::new(&[("steep", steep)]);
+            let mut tuner = Tuner::new(&fake, kernel("steep", 1.0).task, own.clone());
             let stops: Vec<StopReason> = (0..3).map(|_| tuner.advance(16, &mut |_| {}).unwrap()).collect();
             assert_eq!(stops, [16, 32, 48].map(|n| StopReason::Trials { n }), "{name}");
             let outcome = tuner.finish(stops[2]).unwrap();

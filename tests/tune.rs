@@ -81,8 +81,8 @@ fn evolve(fake: &mut Fake, n_trials: usize, seed: u64) -> Outcome {
 
 #[test]
 fn a_search_finds_the_best_of_a_small_space_and_measures_nothing_twice() {
-    let (mut fake, mut seen) = (Fake::default(), BTreeSet::new());
-    let outcome = Tuner::new(&mut fake, task(), Options::new(100, 1)).run(&mut |m| assert!(seen.insert(m.hash))).unwrap();
+    let (fake, mut seen) = (Fake::default(), BTreeSet::new());
+    let outcome = Tuner::new(&fake, task(), Options::new(100, 1)).run(&mut |m| assert!(seen.insert(m.hash))).unwrap();
     let best = outcome.best.unwrap();
     assert_eq!(best.config.decisions, [Decision::PerfectTile(vec![4, 8]), Decision::Categorical(2)]);
     assert!(matches!(outcome.stop, StopReason::LocalOptimum { .. }), "{}", outcome.stop);
@@ -109,7 +109,7 @@ fn every_strategy_finds_the_best_of_a_small_space() {
     // MetaSchedule's own needs a real worker
     for name in Strategy::NAMES.iter().filter(|name| !name.starts_with("evolutionary")) {
         let options = Options { strategy: Strategy::named(name).unwrap(), ..Options::new(100, 1) };
-        let outcome = Tuner::new(&mut Fake::default(), task(), options).run(&mut |_| {}).unwrap();
+        let outcome = Tuner::new(&Fake::default(), task(), options).run(&mut |_| {}).unwrap();
         let best = outcome.best.unwrap().config.decisions;
         assert_eq!(best, [Decision::PerfectTile(vec![4, 8]), Decision::Categorical(2)], "{name}");
     }
@@ -267,7 +267,7 @@ fn failures_are_counted_by_cause_and_do_not_end_the_search() {
 fn the_same_seed_gives_the_same_search() {
     let order = |seed| {
         let mut order = vec![];
-        Tuner::new(&mut Fake::default(), task(), Options::new(10, seed)).run(&mut |m| order.push(m.config.clone())).unwrap();
+        Tuner::new(&Fake::default(), task(), Options::new(10, seed)).run(&mut |m| order.push(m.config.clone())).unwrap();
         order
     };
     assert_eq!(order(3), order(3));
@@ -277,10 +277,10 @@ fn the_same_seed_gives_the_same_search() {
 #[test]
 fn a_resumed_search_measures_nothing_twice() {
     let mut known = vec![];
-    Tuner::new(&mut Fake::default(), task(), Options::new(6, 5)).run(&mut |m| known.push(m.clone())).unwrap();
-    let mut fake = Fake::default();
+    Tuner::new(&Fake::default(), task(), Options::new(6, 5)).run(&mut |m| known.push(m.clone())).unwrap();
+    let fake = Fake::default();
     let mut new = vec![];
-    let outcome = Tuner::new(&mut fake, task(), Options::new(10, 6)).resume(known.clone()).run(&mut |m| new.push(m.clone())).unwrap();
+    let outcome = Tuner::new(&fake, task(), Options::new(10, 6)).resume(known.clone()).run(&mut |m| new.push(m.clone())).unwrap();
     assert_eq!((outcome.n_measured, new.len()), (10, 4));
     assert!(new.iter().all(|m| known.iter().all(|k| k.hash != m.hash)));
 }
@@ -290,7 +290,7 @@ fn an_interrupted_search_keeps_what_it_measured() {
     let options = Options::new(100, 1);
     let stop = options.stop.clone();
     let mut n = 0;
-    let outcome = Tuner::new(&mut Fake::default(), task(), options)
+    let outcome = Tuner::new(&Fake::default(), task(), options)
         .run(&mut |_| {
             n += 1;
             stop.store(n == 3, Ordering::Relaxed);
@@ -345,13 +345,13 @@ mod real {
 
     #[test]
     fn a_small_convolution_is_tuned_verified_and_recorded() {
-        let mut runner = runner(20.0);
+        let runner = runner(20.0);
         let folder = tempfile::tempdir().unwrap();
         let mut options = Options::new(6, 1);
         options.artifacts = Some(folder.path().to_path_buf());
         let mut seen = 0;
         let task = small();
-        let outcome = Tuner::new(&mut runner, task.clone(), options).run(&mut |_| seen += 1).unwrap();
+        let outcome = Tuner::new(&runner, task.clone(), options).run(&mut |_| seen += 1).unwrap();
         assert_eq!((outcome.n_measured, seen), (6, 6));
         assert_eq!(outcome.stop, StopReason::Trials { n: 6 });
         let best = outcome.best.unwrap();
@@ -369,7 +369,7 @@ mod real {
         let task = small();
         let tune = |n_trials, known: &[Measurement]| {
             let mut rows = vec![];
-            Tuner::new(&mut runner(20.0), task.clone(), Options::new(n_trials, 1))
+            Tuner::new(&runner(20.0), task.clone(), Options::new(n_trials, 1))
                 .resume(known.to_vec())
                 .run(&mut |m| rows.push(m.clone()))
                 .unwrap();
@@ -474,7 +474,7 @@ mod real {
     }
 
     fn tune_error(task: &Task) -> String {
-        Tuner::new(&mut runner(20.0), task.clone(), Options::new(2, 1)).run(&mut |_| {}).unwrap_err().to_string()
+        Tuner::new(&runner(20.0), task.clone(), Options::new(2, 1)).run(&mut |_| {}).unwrap_err().to_string()
     }
 
     /// y[i] = Σ over `extents` of x[index], one stage.

@@ -121,9 +121,9 @@ fn task() -> Task {
 }
 
 /// The order in which programs were measured, and the outcome.
-fn search(mut runner: Planted, options: Options, known: Vec<Measurement>) -> (Vec<Measurement>, Outcome, Planted) {
+fn search(runner: Planted, options: Options, known: Vec<Measurement>) -> (Vec<Measurement>, Outcome, Planted) {
     let mut rows = vec![];
-    let outcome = Tuner::new(&mut runner, task(), options).resume(known).run(&mut |m| rows.push(m.clone())).unwrap();
+    let outcome = Tuner::new(&runner, task(), options).resume(known).run(&mut |m| rows.push(m.clone())).unwrap();
     (rows, outcome, runner)
 }
 
@@ -178,7 +178,7 @@ fn a_search_abandoned_at_any_point_goes_on_without_measuring_anything_twice() {
         let mut known: Vec<Measurement> = vec![];
         // what a process that is killed leaves: the results that it handed on, and nothing else
         let abandoned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            Tuner::new(&mut Planted::default(), task(), Options::new(n_trials, 4)).run(&mut |m| {
+            Tuner::new(&Planted::default(), task(), Options::new(n_trials, 4)).run(&mut |m| {
                 if known.len() == n_kept {
                     std::panic::resume_unwind(Box::new("killed"));
                 }
@@ -266,7 +266,7 @@ fn workers_that_crash_hang_babble_and_leave_cost_one_row_each() {
     let task = Task { nest: threes(), target: "host".into(), n_threads: 1 };
     let mut rows = vec![];
     let options = Options { strategy: Strategy::Random, ..Options::new(256, 1) };
-    let outcome = Tuner::new(&mut faulty(2.0), task, options).run(&mut |m| rows.push(m.clone())).unwrap();
+    let outcome = Tuner::new(&faulty(2.0), task, options).run(&mut |m| rows.push(m.clone())).unwrap();
     assert_eq!(rows.len(), outcome.n_measured);
     assert!(rows.len() > 200, "{}", outcome.stop);
     assert_eq!(rows.iter().map(|m| m.hash).collect::<BTreeSet<_>>().len(), rows.len());
@@ -286,7 +286,7 @@ fn a_full_disk_ends_the_search_and_keeps_what_was_measured() {
         let mut rows = vec![];
         let options = Options { strategy: Strategy::Random, ..Options::new(60, 1) };
         let task = Task { nest: threes(), target: target.into(), n_threads: 1 };
-        let outcome = Tuner::new(&mut faulty(2.0), task, options).resume(known).run(&mut |m| rows.push(m.clone()));
+        let outcome = Tuner::new(&faulty(2.0), task, options).resume(known).run(&mut |m| rows.push(m.clone()));
         (rows, outcome)
     };
     // half of the programs find no space

@@ -108,14 +108,14 @@ fn measure(workload: &Workload, folder: &Path, n: usize, limit_secs: f64) -> any
         let line = Line { workload: workload.name.into(), config: m.config.clone(), hash: m.hash, samples: samples.0.clone() };
         Ok(writeln!(out, "{}", serde_json::to_string(&line)?)?)
     };
-    let mut runner = LocalRunner::new(Limits::default())?;
+    let runner = LocalRunner::new(Limits::default())?;
     let task = task(workload);
     if seen.len() < n / 2 {
         let mut options = Options::new(n / 2 - seen.len(), 1 + seen.len() as u64);
         options.strategy = Strategy::named("evolution").context("no strategy evolution")?;
         (options.limit_secs, options.final_effort) = (limit_secs / 2.0, Effort::QUICK);
         let mut failed = Ok(());
-        Tuner::new(&mut runner, task.clone(), options).run(&mut |m| {
+        Tuner::new(&runner, task.clone(), options).run(&mut |m| {
             if failed.is_ok() {
                 failed = keep(m, &mut seen);
             }

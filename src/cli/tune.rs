@@ -258,7 +258,7 @@ pub(super) fn tune(args: &TuneArgs) -> Result<Exit> {
     }
     let start = Instant::now();
     let mut talk = Talk::new(&kernels, peak, n_trials);
-    let (outcomes, stop) = tune_model(&mut runner, &kernels, &options, &mut |place, m| talk.hear(place, m))?;
+    let (outcomes, stop) = tune_model(&runner, &kernels, &options, &mut |place, m| talk.hear(place, m))?;
     talk.end();
     let stop = match &outcomes[..] {
         [one] => one.stop,

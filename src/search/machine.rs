@@ -182,7 +182,7 @@ impl Evaluator for Machine {
         let task = self.task(nest);
         let mut saved = Ok(());
         let stop = self.stop.clone();
-        let outcome = Tuner::new(&mut self.runner, task, options).resume(known).run(&mut |m| {
+        let outcome = Tuner::new(&self.runner, task, options).resume(known).run(&mut |m| {
             if saved.is_ok() {
                 saved = on_measurement(m);
             }
