@@ -88,7 +88,7 @@ impl Study<'_> {
     fn learn(&mut self) -> Result<()> {
         let baseline = self.store.baseline()?;
         let (Some(slots), Some(accuracy)) = (baseline.slots, baseline.proxy_accuracy) else { return Ok(()) };
-        let least = accuracy - self.spec.budget.accuracy_drop / 100.0 - HOPELESS_ACCURACY;
+        let least = accuracy - USELESS_DROPS * (self.spec.budget.accuracy_drop / 100.0).max(LEAST_DROP);
         let mut front = Front::new(Scale { baseline: Point { secs: slots.median_secs, accuracy }, least });
         let (mut points, mut failed) = (Vec::new(), Vec::new());
         for trial in self.store.trials()? {
@@ -99,8 +99,9 @@ impl Study<'_> {
                 (_, Some(secs)) => {
                     // a training that was given up has the accuracy that it had come to
                     let last = || Ok::<_, Error>(self.store.epochs(trial.number)?.last().map_or(0.0, |e| e.accuracy));
-                    let accuracy = trial.proxy_accuracy.map_or_else(last, Ok)?;
-                    points.push((id, Point { secs: secs.median_secs, accuracy }));
+                    let short = trial.proxy_accuracy.map_or_else(last, Ok)?;
+                    let expected = accuracy + forecast(&trial, short, &baseline).gap;
+                    points.push((id, Point { secs: secs.median_secs, accuracy: expected }));
                 }
                 // too slow to be trained
                 (_, None) => points.push((id, Point { secs: f64::INFINITY, accuracy: 0.0 })),
@@ -263,14 +264,14 @@ impl Study<'_> {
         }
     }
 
-    /// The share of the baseline's time that a candidate must beat: once enough trained ones keep the accuracy, only a faster
+    /// The share of the baseline's time that a candidate must beat: once enough trained ones will likely keep the accuracy, only a faster
     /// one can still win.
     fn worth(&self) -> Result<f64> {
         let baseline = self.store.baseline()?;
-        let (Some(accuracy), Some(slots)) = (baseline.proxy_accuracy, baseline.slots) else { return Ok(WORTH_TRAINING) };
-        let least = accuracy - self.spec.budget.accuracy_drop / 100.0;
+        let Some(slots) = baseline.slots else { return Ok(WORTH_TRAINING) };
+        let drop = self.spec.budget.accuracy_drop / 100.0;
         let trials = self.store.trials()?;
-        let good = trials.iter().filter(|t| t.proxy_accuracy.is_some_and(|a| a >= least));
+        let good = trials.iter().filter(|t| t.proxy_accuracy.is_some_and(|a| choose::keeps(forecast(t, a, &baseline).gap, -drop)));
         let mut secs: Vec<f64> = good.filter_map(|t| t.slots.map(|s| s.median_secs)).collect();
         secs.sort_by(f64::total_cmp);
         let enough = (self.spec.train.n_finalists as usize).checked_sub(1).and_then(|last| secs.get(last));

@@ -6,7 +6,8 @@ use crate::train::weights;
 
 impl Study<'_> {
     fn finalists(&self) -> Result<Vec<Trial>> {
-        let baseline = self.store.baseline()?.proxy_accuracy.unwrap_or(0.0);
+        let baseline = self.store.baseline()?;
+        let (Some(slots), Some(accuracy)) = (baseline.slots, baseline.proxy_accuracy) else { return Ok(vec![]) };
         let trials = self.store.trials()?;
         let mut fits = BTreeMap::new();
         for trial in &trials {
@@ -15,9 +16,17 @@ impl Study<'_> {
         // without time for any, the budget is overrun
         let some = trials.iter().any(|t| t.proxy_accuracy.is_some() && fits[&t.number]);
         let trained = trials.iter().filter(|t| !some || fits[&t.number]);
-        let trained = trained.filter_map(|t| Some(Candidate { number: t.number, accuracy: t.proxy_accuracy?, secs: t.slots?.median_secs }));
         let drop = self.spec.budget.accuracy_drop / 100.0;
-        let chosen = choose::finalists(&trained.collect::<Vec<_>>(), baseline, drop, self.spec.train.n_finalists as usize);
+        let contender = |t: &Trial| {
+            let short = t.proxy_accuracy?;
+            Some(Contender {
+                number: t.number,
+                speedup: slots.median_secs / t.slots?.median_secs,
+                chance: forecast(t, short, &baseline).chance(drop),
+                kept: choose::keeps(short, accuracy - drop),
+            })
+        };
+        let chosen = choose::finalists(&trained.filter_map(contender).collect::<Vec<_>>(), self.spec.train.n_finalists as usize);
         Ok(chosen.iter().filter_map(|n| trials.iter().find(|t| t.number == *n).cloned()).collect())
     }
 

@@ -34,7 +34,7 @@ use crate::synth::{Binding, Operator, child_seed};
 use crate::train::Outcome as Trained;
 use crate::train::backbone::Slot;
 use crate::tune::{self, Best, Failure};
-use choose::Candidate;
+use choose::{Candidate, Contender, Forecast};
 use evaluate::{Deployment, Evaluator, Job};
 use model::Values;
 use operators::Operators;
@@ -53,6 +53,9 @@ const WORTH_TRAINING: f64 = 0.9;
 const PARTIAL_MARGIN: f64 = 1.3;
 /// A short training this far below the baseline's at the same point, beyond the allowed drop, is stopped.
 const HOPELESS_ACCURACY: f64 = 0.1;
+/// Accuracies this many times the allowed drop below the original's are of no use; of drops smaller than this, of this.
+const USELESS_DROPS: f64 = 3.0;
+const LEAST_DROP: f64 = 0.01;
 /// The share of time left that the final phase may overrun its estimate by.
 const SAFETY: f64 = 1.15;
 /// Looking at a test picture takes one so-manieth of learning from a training picture.
@@ -378,6 +381,15 @@ pub fn files_of(store: &std::path::Path) -> PathBuf {
 /// The seed that the baseline and every candidate are trained with.
 pub fn train_seed(spec: &Spec) -> u64 {
     child_seed(spec.seed, "train")
+}
+
+/// What the full training of a trial will show, by its accuracy after the short one.
+fn forecast(trial: &Trial, short: f64, baseline: &Baseline) -> Forecast {
+    let weights = match (trial.n_params, baseline.n_params) {
+        (Some(n), Some(of)) if of > 0 => n as f64 / of as f64,
+        _ => 1.0,
+    };
+    Forecast::new(short - baseline.proxy_accuracy.unwrap_or(short), weights)
 }
 
 fn timing(samples: &[f64]) -> Result<Timing> {
