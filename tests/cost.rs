@@ -246,7 +246,7 @@ mod real {
     #[test]
     fn metaschedule_describes_each_store_of_a_config() {
         worker_program();
-        let mut runner = LocalRunner::new(Limits { n_compilers: 1, ..Limits::default() }).unwrap();
+        let runner = LocalRunner::new(Limits { n_compilers: 1, ..Limits::default() }).unwrap();
         let task = Task { nest: channels_last(&conv2d(32, 16, 6, 6, 3)).0, target: "host".into(), n_threads: 1 };
         let spaces = runner.spaces(&task).unwrap();
         let ours = spaces.iter().position(|s| s.origin == Origin::Tiles).unwrap();

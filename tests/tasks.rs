@@ -241,13 +241,13 @@ mod real {
     #[test]
     fn the_peak_is_that_of_a_kernel_that_computes_right_on_vectors_of_any_width() {
         worker_program();
-        let mut runner = LocalRunner::new(Limits { n_compilers: 1, ..Limits::default() }).unwrap();
+        let runner = LocalRunner::new(Limits { n_compilers: 1, ..Limits::default() }).unwrap();
         for target in ["host", "llvm -mcpu=haswell", "llvm -mcpu=nehalem"] {
-            let found = calibrate(&mut runner, target, 2).unwrap();
+            let found = calibrate(&runner, target, 2).unwrap();
             assert!(found.secs > 0.0 && found.gflops > 0.1 && found.gflops.is_finite(), "{target}: {found:?}");
             let n_flops = found.gflops * 1e9 * found.secs;
             assert!((found.floor_secs((n_flops / 2.0).round() as u64) / found.secs - 1.0).abs() < 1e-6);
         }
-        assert!(calibrate(&mut runner, "llvm -mcpu=nocpu", 1).unwrap_err().to_string().contains("near ones"));
+        assert!(calibrate(&runner, "llvm -mcpu=nocpu", 1).unwrap_err().to_string().contains("near ones"));
     }
 }

@@ -146,7 +146,7 @@ fn measure(workload: &Workload, folder: &Path, n: usize, limit_secs: f64) -> any
 fn features(workload: &Workload, folder: &Path) -> anyhow::Result<()> {
     let there: BTreeSet<u64> = read::<Stores>(&file(folder, workload, "tvm.jsonl"))?.iter().map(|s| s.hash).collect();
     let lines: Vec<Line> = read::<Line>(&file(folder, workload, "jsonl"))?.into_iter().filter(|l| !there.contains(&l.hash)).collect();
-    let mut runner = LocalRunner::new(Limits::default())?;
+    let runner = LocalRunner::new(Limits::default())?;
     let mut out = std::fs::OpenOptions::new().create(true).append(true).open(file(folder, workload, "tvm.jsonl"))?;
     let start = Instant::now();
     for part in lines.chunks(BATCH) {

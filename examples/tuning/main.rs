@@ -2,7 +2,7 @@
 //! `cargo run --release --no-default-features --features tvm --example tuning -- --trials 32 --strategy syntune,evolutionary`
 //!
 //! One JSON line per search, on stdout or appended to `--out FILE` (where searches found there are not repeated): workload, strategy, seed,
-//! the best seconds measured again at the end, GFLOP/s, seconds of wall time by what they were spent on, and the anytime
+//! the machine's peak just before, the best seconds measured again at the end, GFLOP/s, seconds of wall time by what they were spent on, and the anytime
 //! curve: for each new best its number of measurements, the wall seconds so far, its seconds as first measured and as measured again.
 //! Strategies are those of `syntune tune`, and `metaschedule`: MetaSchedule's search on its own spaces alone, with our builder and
 //! runner; `stock`, `stock+droplet`: MetaSchedule as a whole in Python, without and with its post-optimization (`scripts/compare-metaschedule`
@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 use syntune::spec::Strategy;
 use syntune::tune::guided::Parts;
+use syntune::tune::peak::calibrate;
 use syntune::tune::{Candidate, Effort, Limits, LocalRunner, Measurement, Options, Runner, Task, Tuner};
 
 /// Bests of a curve are measured again with this.
@@ -83,6 +84,7 @@ fn main() -> Result<()> {
                     continue;
                 }
                 let task = Task { nest: workload.nest.clone(), target: "host".into(), n_threads: args.threads };
+                let peak = calibrate(&LocalRunner::new(Limits::default())?, "host", args.threads)?;
                 let mut run = match strategy.strip_prefix("stock") {
                     Some(rest) => stock::search(&task, args.trials, seed, rest == "+droplet")?,
                     None => search(&task, strategy, args.trials, seed)?,
@@ -90,7 +92,7 @@ fn main() -> Result<()> {
                 let flops = 2.0 * workload.nest.n_macs() as f64;
                 let more = json!({
                     "version": 2, "workload": workload.name, "strategy": strategy, "seed": seed, "n_trials": args.trials,
-                    "n_threads": args.threads, "gflops": run["secs"].as_f64().map(|secs| flops / secs / 1e9), "flops": flops,
+                    "n_threads": args.threads, "peak_gflops": peak.gflops, "gflops": run["secs"].as_f64().map(|secs| flops / secs / 1e9), "flops": flops,
                 });
                 if let (Some(run), Value::Object(more)) = (run.as_object_mut(), more) {
                     run.extend(more);

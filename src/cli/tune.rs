@@ -227,7 +227,7 @@ pub(super) fn tune(args: &TuneArgs) -> Result<Exit> {
     let mut runner = LocalRunner::new(Limits::default())?;
     runner.stop_with(work.stop.clone());
     runner.target(&target, n_threads)?;
-    let peak = match calibrate(&mut runner, &target, n_threads) {
+    let peak = match calibrate(&runner, &target, n_threads) {
         Ok(peak) => Some(peak),
         Err(_) if work.is_stopped() => return Err(Error::Interrupted),
         Err(error) => {

@@ -59,7 +59,7 @@ pub fn features(space: &Space, config: &Config) -> Vec<f64> {
 /// of each space, of which all but one's are missing.
 pub struct Rows {
     spaces: Vec<Space>,
-    roofline: Roofline,
+    pub roofline: Roofline,
 }
 
 impl Rows {

@@ -47,11 +47,6 @@ impl Descent {
         self.incumbent.as_ref().map(|i| &i.1)
     }
 
-    /// Nothing around the incumbent is left that was not measured.
-    pub fn is_done(&self) -> bool {
-        self.queue.is_empty() && self.radius > 1
-    }
-
     /// Queues the configs `radius` steps from the incumbent.
     fn widen(&mut self) {
         let Some((_, config)) = &self.incumbent else { return };

@@ -47,7 +47,7 @@ impl Evolutionary {
         Evolutionary { task: task.clone(), population, worker: None, queue: VecDeque::new(), told: vec![], n_sent: 0 }
     }
 
-    /// None where the worker is lost again and again: other strategies go on from there, or the search ends with what it has.
+    /// Empty where the worker is lost again and again: other strategies go on from there, or the search ends with what it has.
     fn next_round(&mut self) -> Result<Vec<Config>> {
         for _ in 0..ATTEMPTS {
             if let Some(configs) = self.attempt()? {

@@ -5,14 +5,13 @@
 //! measurements come in, and their disagreement as a reason to look (Chameleon's cost model, with uncertainty). Each of these can be
 //! left out: [`Parts`].
 
-use super::config::{Config, Measurement, Origin, Proposal, Space, Task};
+use super::config::{Config, Measurement, Proposal, Space, Task};
 use super::cost::{Learner, Rows, pick};
-use super::draft::draft_by;
-use super::roofline::Roofline;
+use super::draft::{draft_by, space_of};
 use super::strategy::Strategy;
 use crate::error::Result;
+use rand::SeedableRng;
 use rand::seq::{IndexedRandom, SliceRandom};
-use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeSet;
 
@@ -34,8 +33,6 @@ impl Parts {
 /// Drafts before the first move: an eighth of the trials, within these.
 const START_SHARE: usize = 8;
 const N_START: (usize, usize) = (4, 16);
-/// One draft of so many comes from MetaSchedule's rules.
-const OF_RULES: usize = 4;
 /// Configs around which moves are looked for.
 const N_CENTRES: usize = 5;
 /// A centre is at most this many times as slow as the best.
@@ -55,7 +52,6 @@ pub struct Guided {
     told: Vec<(f64, Config)>,
     visited: BTreeSet<Config>,
     rows: Rows,
-    roofline: Roofline,
     learner: Learner,
     rng: ChaCha8Rng,
 }
@@ -70,7 +66,6 @@ impl Guided {
             told: vec![],
             visited: BTreeSet::new(),
             rows: Rows::new(&task.nest, spaces, task.n_threads),
-            roofline: Roofline::new(&task.nest, spaces, task.n_threads),
             learner: Learner::new(seed),
             rng: ChaCha8Rng::seed_from_u64(seed),
         }
@@ -80,28 +75,16 @@ impl Guided {
     fn fresh(&mut self, n: usize) -> Option<Config> {
         /// Small spaces are soon known.
         const DRAWS: usize = 32;
-        let ours = self.spaces.iter().position(|s| s.origin == Origin::Tiles);
         for _ in 0..DRAWS {
-            let number = match ours {
-                Some(ours) if n % OF_RULES != OF_RULES - 1 => ours,
-                _ if n < self.n_start => n / OF_RULES % self.spaces.len(),
-                _ => self.rng.random_range(0..self.spaces.len()),
-            };
-            let space = &self.spaces[number];
             let rng = &mut self.rng;
-            let config = if self.parts.drafts { draft_by(&self.roofline, space, number, rng) } else { space.random(number, rng) };
+            let number = space_of(&self.spaces, n, n < self.n_start, rng);
+            let space = &self.spaces[number];
+            let config = if self.parts.drafts { draft_by(&self.rows.roofline, space, number, rng) } else { space.random(number, rng) };
             if !self.visited.contains(&config) {
                 return Some(config);
             }
         }
         None
-    }
-
-    /// One small step in any direction.
-    fn hop(&mut self, config: &Config) -> Option<Config> {
-        let space = &self.spaces[config.space];
-        let around = space.neighbours(config);
-        around.choose(&mut self.rng).cloned()
     }
 
     /// The fastest few that are worth looking around, fastest first.
@@ -117,11 +100,14 @@ impl Guided {
         let mut found: BTreeSet<Config> = BTreeSet::new();
         let centres = if self.parts.descent { self.centres() } else { vec![] };
         for around in &centres {
-            found.extend(self.spaces[around.space].neighbours(around));
+            let space = &self.spaces[around.space];
+            let near = space.neighbours(around);
             for _ in 0..N_FAR {
-                let far = self.hop(around).and_then(|near| self.hop(&near));
+                // one small step in any direction, and one from there
+                let far = near.choose(&mut self.rng).and_then(|config| space.neighbours(config).choose(&mut self.rng).cloned());
                 found.extend(far);
             }
+            found.extend(near);
         }
         for n in 0..N_DRAFTS {
             found.extend(self.fresh(n));

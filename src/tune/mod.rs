@@ -10,7 +10,8 @@
 //! the kernel needs all processors ([`Runner::has_room`]) the two take turns, and batch k+1 is proposed with the results of batch k.
 //! Now and then the best so far is timed again, which tells the machine's pace: times of slow and fast minutes are compared, and told to
 //! the strategy, as they would have been in the first batch. What is handed on and kept is what was measured. The last measurement, of
-//! the best few in turn, has the machine to itself.
+//! the best few in turn, has the machine to itself. The kernels of a model take turns of one batch each ([`tasks`]), beside which nothing
+//! is built.
 
 pub mod agent;
 pub mod chameleon;

@@ -48,7 +48,7 @@ impl Calibration {
 ///
 /// # Errors
 /// A target that TVM does not know or that this machine does not run; a missing library.
-pub fn calibrate(runner: &mut LocalRunner, target: &str, n_threads: usize) -> Result<Calibration> {
+pub fn calibrate(runner: &LocalRunner, target: &str, n_threads: usize) -> Result<Calibration> {
     let mut found: Vec<Result<Calibration, Failure>> = Vec::new();
     for tile in TILES {
         found.push(measure(runner, tile, target, n_threads)?);
@@ -63,7 +63,7 @@ pub fn calibrate(runner: &mut LocalRunner, target: &str, n_threads: usize) -> Re
     }
 }
 
-fn measure(runner: &mut LocalRunner, tile: (i64, i64), target: &str, n_threads: usize) -> Result<Result<Calibration, Failure>> {
+fn measure(runner: &LocalRunner, tile: (i64, i64), target: &str, n_threads: usize) -> Result<Result<Calibration, Failure>> {
     let nest = kernel(tile, n_threads);
     let n_flops = 2.0 * nest.n_macs() as f64;
     let task = Task { nest, target: target.into(), n_threads };

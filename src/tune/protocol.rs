@@ -25,8 +25,6 @@ pub enum CompileRequest {
     /// The next round of MetaSchedule's search; the worker keeps the search. `told` is what was measured since the last round, with
     /// samples in seconds, none for a failure.
     Evolve { nest: LoopNest, target: String, n_threads: usize, population: Population, told: Vec<(Config, Vec<f64>)> },
-    /// The best seconds of a nest in the database in `folder`.
-    Best { nest: LoopNest, target: String, n_threads: usize, folder: PathBuf },
 }
 
 /// How MetaSchedule is to search.
@@ -61,10 +59,6 @@ pub enum CompileAnswer {
         n_foreign: usize,
     },
     Evolved(Vec<Config>),
-    Best {
-        secs: Option<f64>,
-        n_records: usize,
-    },
     /// The candidate's fault.
     Failed(Failure),
     /// The caller's fault; ends with what to do.

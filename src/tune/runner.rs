@@ -256,7 +256,7 @@ impl LocalRunner {
     ///
     /// # Errors
     /// The task's fault, as of [`LocalRunner::build`].
-    pub fn features(&mut self, task: &Task, configs: &[Config]) -> Result<Vec<Result<Vec<Vec<f64>>, Failure>>> {
+    pub fn features(&self, task: &Task, configs: &[Config]) -> Result<Vec<Result<Vec<Vec<f64>>, Failure>>> {
         let (nest, target) = (task.nest.clone(), task.target.clone());
         match self.compiler(&CompileRequest::Features { nest, target, n_threads: task.n_threads, configs: configs.to_vec() })? {
             Ok(CompileAnswer::Features(rows)) => Ok(rows),
@@ -408,23 +408,6 @@ impl LocalRunner {
         };
         match self.compiler(&request)? {
             Ok(CompileAnswer::Records { known, n_foreign }) => Ok((known, n_foreign)),
-            other => Err(unexpected(other)),
-        }
-    }
-
-    /// The best seconds of a task in the MetaSchedule database in `folder`, and the number of records there.
-    ///
-    /// # Errors
-    /// The files are not a database.
-    pub fn recorded_best(&self, task: &Task, folder: &Path) -> Result<(Option<f64>, usize)> {
-        let request = CompileRequest::Best {
-            nest: task.nest.clone(),
-            target: task.target.clone(),
-            n_threads: task.n_threads,
-            folder: folder.to_path_buf(),
-        };
-        match self.compiler(&request)? {
-            Ok(CompileAnswer::Best { secs, n_records }) => Ok((secs, n_records)),
             other => Err(unexpected(other)),
         }
     }

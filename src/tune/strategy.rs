@@ -2,9 +2,9 @@
 
 use super::Options;
 use super::chameleon::Chameleon;
-use super::config::{Config, Decision, Knob, Measurement, Origin, Proposal, Samples, Space, Task};
+use super::config::{Config, Decision, Knob, Measurement, Proposal, Samples, Space, Task};
 use super::descent::Descent;
-use super::draft::draft;
+use super::draft::{draft, space_of};
 use super::evolutionary::Evolutionary;
 use super::guided::Guided;
 use super::space::primes;
@@ -114,9 +114,6 @@ impl Strategy for Random {
 const N_PARENTS: usize = 8;
 /// Configs before the first mutation: a third of the trials, within these, the latter per space.
 const N_START: (usize, usize) = (4, 6);
-/// One draft of so many comes from MetaSchedule's rules, the others from our own tiles, whose drafts are faster: on 16 workloads their
-/// first one was slower than the best of 48 measurements by 1.4 in the median, that of the rules by 2.1 to 30.
-const OF_RULES: usize = 4;
 /// Share of drafts afterwards: keeps the search from one basin.
 const FRESH: f64 = 0.15;
 /// Share of drafts that are random configs as TVM draws them: what the drafts' loss takes for slow may be fast.
@@ -141,7 +138,7 @@ impl Strategy for Mutations {
             .map(|i| {
                 let starting = self.n_told < self.n_start;
                 if starting || self.best.is_empty() || self.rng.random_bool(FRESH) {
-                    let space = self.space(self.n_told + i, starting);
+                    let space = space_of(&self.spaces, self.n_told + i, starting, &mut self.rng);
                     if !starting && self.rng.random_bool(UNGUIDED) {
                         return Proposal::Random { space, seed: self.rng.random() };
                     }
@@ -175,16 +172,6 @@ impl Mutations {
         let n_start = (n_trials / 3).clamp(N_START.0, N_START.1 * spaces.len().max(1));
         let pools = spaces.iter().map(|s| vec![BTreeSet::new(); s.knobs.len()]).collect();
         Mutations { spaces: spaces.to_vec(), pools, best: vec![], n_told: 0, n_start, rng }
-    }
-
-    /// The space that the n-th draft comes from.
-    fn space(&mut self, n: usize, starting: bool) -> usize {
-        let ours = self.spaces.iter().position(|s| s.origin == Origin::Tiles);
-        match ours {
-            Some(ours) if n % OF_RULES != OF_RULES - 1 => ours,
-            _ if starting => n / OF_RULES % self.spaces.len(),
-            _ => self.rng.random_range(0..self.spaces.len()),
-        }
     }
 
     /// Better ones more often: the k-th with weight 1/(k+1).

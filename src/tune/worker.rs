@@ -107,11 +107,6 @@ impl Workloads {
                 let config = |a: &Asked| Config { space: a.design, decisions: decisions(search.workload(), a.design, &a.choices) };
                 CompileAnswer::Evolved(asked.iter().map(config).collect())
             }
-            CompileRequest::Best { nest, target, n_threads, folder } => {
-                let workload = self.of(&nest, &target, n_threads)?;
-                let (secs, n_records) = Database::open(&folder)?.best(workload)?;
-                CompileAnswer::Best { secs, n_records }
-            }
         })
     }
 

@@ -375,16 +375,6 @@ impl Database {
         let record = call!("s_tir.meta_schedule.TuningRecord", scheduled.trace, entry, array(&seconds)?, workload.target.node, arguments)?;
         call!("s_tir.meta_schedule.DatabaseCommitTuningRecord", self.0, record).map(drop)
     }
-
-    /// The best recorded seconds of a workload, and how many records there are in all.
-    pub fn best(&self, workload: &Workload) -> Result<(Option<f64>, usize)> {
-        let n: i64 = cast(call!("s_tir.meta_schedule.DatabaseSize", self.0)?, "database size")?;
-        let found = call!("s_tir.meta_schedule.DatabaseQueryTuningRecord", self.0, workload.module, workload.target.node, text("main"))?;
-        if is_none(&found) {
-            return Ok((None, n as usize));
-        }
-        Ok((Some(mean_secs(&found)?), n as usize))
-    }
 }
 
 /// A schedule that a database holds.
