@@ -15,7 +15,7 @@ use crate::store::Store;
 use crate::synth::{Binding, Operator, library};
 use crate::train::Outcome;
 use crate::tune::measure::TOLERANCE;
-use crate::tune::{Task, verify};
+use crate::tune::verify;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -286,9 +286,8 @@ fn lower_verb(args: &LowerArgs) -> Result<Exit> {
     let (operator, binding) = args.operator.read()?;
     let nest = || if args.flat { lower::lower_flat(&operator, &binding) } else { lower::lower(&operator, &binding) };
     if args.verify {
-        let task = Task { nest: nest()?, target: args.target.target.clone(), n_threads: args.target.threads };
         let mut exit = Exit::Done;
-        for check in verify::verify(&task, &lower::lower_flat(&operator, &binding)?)? {
+        for check in verify::verify(&nest()?, &lower::lower_flat(&operator, &binding)?, &args.target.target, args.target.threads)? {
             match check.result {
                 Ok(error) if error <= TOLERANCE => put(&format!("{:24} {error:.1e}\n", check.back_end))?,
                 Ok(error) => {

@@ -207,6 +207,23 @@ fn an_operator_is_tuned_with_shares_of_the_peak() {
 
 #[cfg(feature = "tvm")]
 #[test]
+fn workloads_of_stock_tvm_are_tuned() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/modules/database_workload.json");
+    let output = syntune(&["tune", file, "--trials", "3", "--format", "json"], "");
+    let talk = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{talk}");
+    assert!(talk.contains("workload 1 is left out: its parameter 1 is not of float32"), "{talk}");
+    let row: serde_json::Value = serde_json::from_str(String::from_utf8(output.stdout).unwrap().lines().next().unwrap()).unwrap();
+    assert_eq!((row["kernel"].as_str(), row["outcome"]["n_measured"].as_i64()), (Some("workload 2"), Some(3)), "{row}");
+    assert!(row["gflops"].as_f64().unwrap() > 0.0, "{row}");
+    let refused = |what: &str| refused(&["tune", what]);
+    assert!(refused(&format!("{file}#1")).contains("cannot be tuned"));
+    assert!(refused(&format!("{file}#3")).contains("from 1 to 2"));
+    assert!(refused("missing.json").contains("missing.json"));
+}
+
+#[cfg(feature = "tvm")]
+#[test]
 fn the_slots_of_a_trial_are_tuned_in_one_budget() {
     let folder = tempfile::tempdir().unwrap();
     let (store, id) = store_with_a_trial(folder.path());

@@ -93,7 +93,7 @@ fn rows_are_equally_long_and_told_apart_by_space() {
     let (axes, sums): (Vec<i64>, Vec<i64>) = (stage.axes.iter().map(|l| l.extent).collect(), stage.sums.iter().map(|l| l.extent).collect());
     let other = Space { origin: Origin::Rules, knobs: vec![Knob::Categorical { n: 4 }, Knob::ComputeLocation] };
     let spaces = [tiles(&axes, &sums), other];
-    let rows = Rows::new(&nest, &spaces, 1);
+    let rows = Rows::new(&nest.clone().into(), &spaces, 1);
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     for number in [0, 1] {
         let row = rows.of(&spaces[number].random(number, &mut rng));
@@ -247,7 +247,7 @@ mod real {
     fn metaschedule_describes_each_store_of_a_config() {
         worker_program();
         let runner = LocalRunner::new(Limits { n_compilers: 1, ..Limits::default() }).unwrap();
-        let task = Task { nest: channels_last(&conv2d(32, 16, 6, 6, 3)).0, target: "host".into(), n_threads: 1 };
+        let task = Task { computation: channels_last(&conv2d(32, 16, 6, 6, 3)).0.into(), target: "host".into(), n_threads: 1 };
         let spaces = runner.spaces(&task).unwrap();
         let ours = spaces.iter().position(|s| s.origin == Origin::Tiles).unwrap();
         let proposals: Vec<Proposal> = (0..8).map(|i| Proposal::Random { space: [0, ours][i % 2], seed: i as u64 }).collect();
@@ -264,7 +264,8 @@ mod real {
         let missing = Config { space: 99, decisions: vec![] };
         assert!(matches!(&runner.features(&task, &[missing]).unwrap()[..], [Err(Failure::DoesNotBuild(_))]));
         // TVM's spaces are cut where the roofline thinks they are
-        let roofline = Roofline::new(&task.nest, &spaces, 1);
+        let Computation::Nest(nest) = &task.computation else { unreachable!() };
+        let roofline = Roofline::new(nest, &spaces, 1);
         assert!(configs.iter().filter(|c| c.space == ours).all(|c| roofline.cycles(c).is_some()));
     }
 }

@@ -9,6 +9,8 @@ mod ids;
 mod layers;
 mod lower;
 mod mcts;
+#[cfg(feature = "tvm")]
+mod modules;
 mod projection;
 mod report;
 mod search;

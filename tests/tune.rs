@@ -72,7 +72,7 @@ impl Runner for Fake {
 }
 
 fn task() -> Task {
-    Task { nest: LoopNest { name: "fake".into(), tensors: vec![], stages: vec![] }, target: "host".into(), n_threads: 1 }
+    Task { computation: LoopNest { name: "fake".into(), tensors: vec![], stages: vec![] }.into(), target: "host".into(), n_threads: 1 }
 }
 
 fn evolve(fake: &mut Fake, n_trials: usize, seed: u64) -> Outcome {
@@ -102,6 +102,34 @@ fn what_is_given_first_is_measured_first_and_once() {
     assert_eq!(order[..2], first[..2]);
     assert_eq!(order.iter().filter(|c| **c == first[0]).count(), 1);
     assert_eq!(order.len(), 12);
+}
+
+#[test]
+fn what_was_fast_for_other_sizes_is_carried_over_and_measured_first() {
+    let tile = |extent, max_innermost| Knob::PerfectTile { extent, n: 3, max_innermost };
+    let space = |extent, n| Space { origin: Origin::Tiles, knobs: vec![tile(extent, 16), Knob::Categorical { n }] };
+    let config =
+        |space, factors: [i64; 3], n| Config { space, decisions: vec![Decision::PerfectTile(factors.into()), Decision::Categorical(n)] };
+    let (large, small) = (space(64, 3), space(28, 3));
+    assert_eq!(small.carry(5, &config(0, [2, 2, 16], 1)), config(5, [1, 2, 14], 1));
+    assert_eq!(large.carry(0, &config(5, [1, 2, 14], 1)), config(0, [2, 2, 16], 1));
+    assert_eq!(large.distance(&large), Some(0.0));
+    assert!((large.distance(&small).unwrap() - (64f64 / 28.0).log2()).abs() < 1e-12);
+    assert_eq!(large.distance(&space(64, 4)), None);
+    assert_eq!(large.distance(&Space { origin: Origin::Rules, ..large.clone() }), None);
+    // the fake's space, from one of half the size; what another space's config says is of no use
+    let fake = Fake::default();
+    let half =
+        Space { origin: Origin::Rules, knobs: vec![Knob::PerfectTile { extent: 16, n: 2, max_innermost: 16 }, Knob::Categorical { n: 4 }] };
+    let theirs = |inner| Config { space: 0, decisions: vec![Decision::PerfectTile(vec![16 / inner, inner]), Decision::Categorical(2)] };
+    let mut tuner = Tuner::new(&fake, task(), Options::new(12, 1));
+    tuner.similar(vec![(large.clone(), config(0, [2, 2, 16], 1)), (half.clone(), theirs(8))]);
+    let mut order = Vec::new();
+    let stop = tuner.advance(4, &mut |m| order.push(m.config.clone())).unwrap();
+    assert_eq!(order[0].decisions, [Decision::PerfectTile(vec![4, 8]), Decision::Categorical(2)]);
+    let (space, best) = tuner.fastest().unwrap();
+    assert_eq!((&space, &best), (&fake.spaces(&task()).unwrap()[0], &order[0]));
+    assert!(tuner.finish(stop).unwrap().best.is_some());
 }
 
 #[test]
@@ -339,7 +367,7 @@ mod real {
 
     fn small() -> Task {
         let nest = conv2d(8, 4, 6, 6, 3).with_epilogue(Epilogue { scale: true, bias: true, residual: true, relu: true }, 1);
-        Task { nest: channels_last(&nest).0, target: "host".into(), n_threads: 1 }
+        Task { computation: channels_last(&nest).0.into(), target: "host".into(), n_threads: 1 }
     }
 
     #[test]
@@ -428,7 +456,7 @@ mod real {
             let operator = resolve(name).unwrap();
             let epilogue = Epilogue { bias: i % 2 == 0, relu: i % 2 == 0, ..Epilogue::default() };
             let nest = lower(&operator, &binding).unwrap().with_epilogue(epilogue, layout::channel(operator.outputs().len()));
-            let task = Task { nest: channels_last(&nest).0, target: "host".into(), n_threads: 1 + i % 2 };
+            let task = Task { computation: channels_last(&nest).0.into(), target: "host".into(), n_threads: 1 + i % 2 };
             let space = runner.spaces(&task).unwrap().len() - 1;
             let proposals: Vec<Proposal> = (0..20).map(|seed| Proposal::Random { space, seed: seed + 100 * i as u64 }).collect();
             let mut candidates: Vec<Candidate> = runner.probe(&task, &proposals).unwrap().into_iter().flatten().collect();
@@ -448,7 +476,7 @@ mod real {
     #[test]
     fn two_kernels_run_as_one_program() {
         let runner = runner(20.0);
-        let task = Task { nest: conv2d(4, 4, 6, 6, 3), target: "host".into(), n_threads: 1 };
+        let task = Task { computation: conv2d(4, 4, 6, 6, 3).into(), target: "host".into(), n_threads: 1 };
         let library = runner.build(&task, None).unwrap().unwrap().library;
         let image = |fill| Slot { shape: vec![1, 4, 6, 6], fill };
         let weight = Slot { shape: vec![4, 4, 3, 3], fill: Fill::Random(2) };
@@ -491,10 +519,10 @@ mod real {
     }
 
     fn run_plain(runner: &LocalRunner, nest: LoopNest, limit_secs: f64) -> Result<(Samples, f64), Failure> {
-        let task = Task { nest, target: "host".into(), n_threads: 1 };
+        let task = Task { computation: nest.into(), target: "host".into(), n_threads: 1 };
         let library = runner.build(&task, None).unwrap().unwrap().library;
-        let (program, output) = program(&task, &library);
-        let request = MeasureRequest { program, expected: vec![(output, None)], tolerance: 1e-4, save: vec![], effort: None };
+        let (program, outputs) = program(&task, &library);
+        let request = MeasureRequest { program, expected: vec![(outputs[0], None)], tolerance: 1e-4, save: vec![], effort: None };
         runner.run(&request, 1, limit_secs).unwrap()
     }
 
@@ -513,13 +541,13 @@ mod real {
         assert!(matches!(endless, Err(Failure::TimedOut { .. })), "{endless:?}");
         assert!(start.elapsed() < Duration::from_secs(10));
         // compared with another nest's output
-        let task = Task { nest: fine(), target: "host".into(), n_threads: 1 };
+        let task = Task { computation: fine().into(), target: "host".into(), n_threads: 1 };
         let library = runner.build(&task, None).unwrap().unwrap().library;
-        let (program, output) = program(&task, &library);
+        let (program, outputs) = program(&task, &library);
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("other.f32");
         measure::write_values(&file, &[1.0, 2.0, 3.0, 4.0]).unwrap();
-        let request = MeasureRequest { program, expected: vec![(output, Some(file))], tolerance: 1e-4, save: vec![], effort: None };
+        let request = MeasureRequest { program, expected: vec![(outputs[0], Some(file))], tolerance: 1e-4, save: vec![], effort: None };
         let wrong = runner.run(&request, 1, 20.0).unwrap();
         assert!(matches!(wrong, Err(Failure::WrongResult { max_error }) if max_error > 0.1), "{wrong:?}");
         assert!(run_plain(&runner, fine(), 20.0).is_ok());

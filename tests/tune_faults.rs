@@ -117,7 +117,7 @@ impl Runner for Planted {
 }
 
 fn task() -> Task {
-    Task { nest: LoopNest { name: "planted".into(), tensors: vec![], stages: vec![] }, target: "host".into(), n_threads: 1 }
+    Task { computation: LoopNest { name: "planted".into(), tensors: vec![], stages: vec![] }.into(), target: "host".into(), n_threads: 1 }
 }
 
 /// The order in which programs were measured, and the outcome.
@@ -263,7 +263,7 @@ fn planted_cause(n: u64) -> Option<&'static str> {
 
 #[test]
 fn workers_that_crash_hang_babble_and_leave_cost_one_row_each() {
-    let task = Task { nest: threes(), target: "host".into(), n_threads: 1 };
+    let task = Task { computation: threes().into(), target: "host".into(), n_threads: 1 };
     let mut rows = vec![];
     let options = Options { strategy: Strategy::Random, ..Options::new(256, 1) };
     let outcome = Tuner::new(&faulty(2.0), task, options).run(&mut |m| rows.push(m.clone())).unwrap();
@@ -285,7 +285,7 @@ fn a_full_disk_ends_the_search_and_keeps_what_was_measured() {
     let tune = |target: &str, known: Vec<Measurement>| {
         let mut rows = vec![];
         let options = Options { strategy: Strategy::Random, ..Options::new(60, 1) };
-        let task = Task { nest: threes(), target: target.into(), n_threads: 1 };
+        let task = Task { computation: threes().into(), target: target.into(), n_threads: 1 };
         let outcome = Tuner::new(&faulty(2.0), task, options).resume(known).run(&mut |m| rows.push(m.clone()));
         (rows, outcome)
     };

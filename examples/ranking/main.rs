@@ -77,7 +77,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn task(workload: &Workload) -> Task {
-    Task { nest: workload.nest.clone(), target: "host".into(), n_threads: 1 }
+    Task { computation: workload.nest.clone().into(), target: "host".into(), n_threads: 1 }
 }
 
 fn file(folder: &Path, workload: &Workload, ending: &str) -> PathBuf {
@@ -182,7 +182,7 @@ fn read_rows(workload: &Workload, folder: &Path) -> anyhow::Result<Vec<Row>> {
         read::<Stores>(&file(folder, workload, "tvm.jsonl"))?.into_iter().map(|s| (s.hash, s.rows)).collect();
     let task = task(workload);
     let spaces = LocalRunner::new(Limits::default())?.spaces(&task)?;
-    let rows = Rows::new(&task.nest, &spaces, task.n_threads);
+    let rows = Rows::new(&task.computation, &spaces, task.n_threads);
     let start = Instant::now();
     lines.iter().for_each(|l| drop(std::hint::black_box(rows.of(&l.config))));
     eprintln!("{}: {:.1} µs for each row", workload.name, 1e6 * start.elapsed().as_secs_f64() / lines.len().max(1) as f64);
@@ -239,7 +239,7 @@ fn drafts(workload: &Workload, folder: &Path) -> anyhow::Result<()> {
     let best = known.iter().map(|l| Samples(l.samples.clone()).quartile_secs()).fold(f64::INFINITY, f64::min);
     let (runner, task) = (LocalRunner::new(Limits::default())?, task(workload));
     let spaces = runner.spaces(&task)?;
-    let roofline = Roofline::new(&task.nest, &spaces, task.n_threads);
+    let roofline = Roofline::new(&workload.nest, &spaces, task.n_threads);
     let Some((space, others)) = spaces.split_last() else { return Ok(()) };
     let number = others.len();
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);

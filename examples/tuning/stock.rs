@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use syntune::lower::te;
+use syntune::lower::{LoopNest, te};
 use syntune::tune::{Candidate, Config, Effort, Limits, LocalRunner, Runner, Task};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/stock_metaschedule.py");
@@ -14,13 +14,13 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// # Errors
 /// There is no stock TVM, or it failed; its words.
-pub fn search(task: &Task, n_trials: usize, seed: u64, post_optimization: bool) -> Result<Value> {
+pub fn search(task: &Task, nest: &LoopNest, n_trials: usize, seed: u64, post_optimization: bool) -> Result<Value> {
     let python = std::env::var("SYNTUNE_STOCK_PYTHON").context("SYNTUNE_STOCK_PYTHON is not set: run scripts/compare-metaschedule")?;
     let runner = LocalRunner::new(Limits::default())?;
     let target = runner.target("host", task.n_threads)?;
     let folder = tempfile::tempdir()?;
     let module = folder.path().join("module.py");
-    std::fs::write(&module, te::te_script(&task.nest)?)?;
+    std::fs::write(&module, te::te_script(nest)?)?;
     let records = folder.path().join("database_tuning_record.json");
     let start = Instant::now();
     let mut child = Command::new(python)

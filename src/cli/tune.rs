@@ -1,8 +1,8 @@
-//! `tune`: one operator, the slots of a trial or a whole model; its progress, and what came out.
+//! `tune`: one operator, the slots of a trial, a whole model or modules of TVM's; its progress, and what came out.
 
 use super::{Exit, SHAPE, epilogue, interruptible, put, read_operator, slots_of};
 use crate::error::{Context, Error, Result, invalid};
-use crate::lower::{self, LoopNest};
+use crate::lower;
 use crate::report::{self, Format};
 use crate::search::Slots;
 use crate::search::model::Call;
@@ -11,7 +11,7 @@ use crate::store::{Store, Timing};
 use crate::synth::{Binding, Operator};
 use crate::tune::peak::{Calibration, calibrate};
 use crate::tune::tasks::{Kernel, tune_model};
-use crate::tune::{Best, Effort, Limits, LocalRunner, Measurement, Options, Outcome, StopReason, Task};
+use crate::tune::{Best, Computation, Effort, Limits, LocalRunner, Measurement, Options, Outcome, StopReason, Task};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
@@ -32,7 +32,8 @@ const SILENT_SECS: f64 = 15.0;
 #[derive(Args)]
 pub(super) struct TuneArgs {
     /// An operator: a name (see `synth --library`), a text `y[…] = …`, a file or `-`; a trial `STORE#NUMBER`, whose slots are tuned
-    /// (its operator alone with `--shape`); or a model: resnet-small, resnet-strided, transformer-small
+    /// (its operator alone with `--shape`); a model: resnet-small, resnet-strided, transformer-small; or a file of TVM's: the
+    /// `database_workload.json` of a MetaSchedule database (one workload of it: `FILE#NUMBER`, from 1), or a module's JSON
     what: Option<String>,
     /// Values of the operator's variables [default: N=1,Ci=64,Co=64,C=64,H=28,W=28,L=16,k=3,g=4,s=2,r=2]
     #[arg(long, value_name = "NAME=N,…", conflicts_with_all = ["spec", "store"])]
@@ -83,7 +84,7 @@ pub(super) struct TuneArgs {
 /// A kernel to tune, and how often its model runs it.
 struct Asked {
     name: String,
-    nest: LoopNest,
+    computation: Computation,
     count: usize,
 }
 
@@ -108,7 +109,7 @@ struct Request {
 }
 
 impl TuneArgs {
-    fn read(&self) -> Result<Request> {
+    fn read(&self, runner: &LocalRunner) -> Result<Request> {
         if let (Some(store), Some(trial)) = (&self.store, &self.trial) {
             return of_trial(store, trial);
         }
@@ -123,6 +124,16 @@ impl TuneArgs {
             );
         };
         let is_bare = self.shape.is_none() && self.epilogue.is_empty() && !self.channels_first;
+        let (file, number) = match what.rsplit_once('#') {
+            Some((file, number)) => (file, Some(number)),
+            None => (what, None),
+        };
+        if file.ends_with(".json") {
+            if !is_bare {
+                return invalid(format!("{file} says all about its modules: leave out --shape, --epilogue and --channels-first"));
+            }
+            return of_modules(runner, Path::new(file), number);
+        }
         if let Some(network) = Network::named(what) {
             if !is_bare {
                 return invalid(format!("{what} is a model: leave out --shape, --epilogue and --channels-first, or name an operator"));
@@ -132,11 +143,11 @@ impl TuneArgs {
             spec.check()?;
             return of_model(what.into(), spec, Path::new(what), None);
         }
-        if let Some((store, trial)) = what.rsplit_once('#')
+        if let Some(trial) = number
             && is_bare
-            && Path::new(store).is_file()
+            && Path::new(file).is_file()
         {
-            return of_trial(Path::new(store), trial);
+            return of_trial(Path::new(file), trial);
         }
         self.of_operator(what)
     }
@@ -148,7 +159,7 @@ impl TuneArgs {
         if !self.channels_first {
             nest = lower::layout::channels_last(&nest).0;
         }
-        let kernels = vec![Asked { name: operator.id().to_string(), nest, count: 1 }];
+        let kernels = vec![Asked { name: operator.id().to_string(), computation: nest.into(), count: 1 }];
         Ok(Request { subject: Subject::One { operator, binding }, kernels, spec: Spec::default() })
     }
 }
@@ -179,6 +190,31 @@ fn of_model(name: String, spec: Spec, file: &Path, operator: Option<&Operator>) 
     Ok(Request { subject: Subject::Model { name }, kernels, spec })
 }
 
+/// All modules of a file, or the one of that number.
+fn of_modules(runner: &LocalRunner, file: &Path, number: Option<&str>) -> Result<Request> {
+    let modules = runner.modules(file)?;
+    let at = file.display();
+    let mut kernels = Vec::new();
+    for (i, module) in modules.iter().enumerate() {
+        let name = format!("workload {}", i + 1);
+        if number.is_some_and(|n| n.parse() != Ok(i + 1)) {
+            continue;
+        }
+        match module {
+            Ok(module) => kernels.push(Asked { name, computation: Computation::Module(module.clone()), count: 1 }),
+            Err(why) if number.is_some() || modules.len() == 1 => return invalid(format!("{name} of {at} cannot be tuned: {why}")),
+            Err(why) => eprintln!("syntune: {name} is left out: {why}"),
+        }
+    }
+    if let (true, Some(number)) = (kernels.is_empty(), number) {
+        return invalid(format!("{at} has no workload {number:?}: give a number from 1 to {}", modules.len()));
+    }
+    if kernels.is_empty() {
+        return invalid(format!("{at} has no workload that can be tuned"));
+    }
+    Ok(Request { subject: Subject::Model { name: at.to_string() }, kernels, spec: Spec::default() })
+}
+
 /// Kernels by the layer that has each first.
 fn distinct<'a>(calls: impl Iterator<Item = &'a Call>) -> Vec<Asked> {
     let mut found: Vec<(String, Asked)> = Vec::new();
@@ -186,14 +222,15 @@ fn distinct<'a>(calls: impl Iterator<Item = &'a Call>) -> Vec<Asked> {
         let workload = call.workload();
         match found.iter_mut().find(|f| f.0 == workload) {
             Some((_, same)) => same.count += 1,
-            None => found.push((workload, Asked { name: call.layer.clone(), nest: call.nest.clone(), count: 1 })),
+            None => found.push((workload, Asked { name: call.layer.clone(), computation: call.nest.clone().into(), count: 1 })),
         }
     }
     found.into_iter().map(|f| f.1).collect()
 }
 
 pub(super) fn tune(args: &TuneArgs) -> Result<Exit> {
-    let Request { subject, kernels: asked, spec } = args.read()?;
+    let mut runner = LocalRunner::new(Limits::default())?;
+    let Request { subject, kernels: asked, spec } = args.read(&runner)?;
     if asked.is_empty() {
         return invalid("there is no kernel to tune: a trial that replaced nothing is the original; tune its model with --spec");
     }
@@ -224,7 +261,6 @@ pub(super) fn tune(args: &TuneArgs) -> Result<Exit> {
     }
     let work = interruptible()?;
     options.stop = work.stop.clone();
-    let mut runner = LocalRunner::new(Limits::default())?;
     runner.stop_with(work.stop.clone());
     runner.target(&target, n_threads)?;
     let peak = match calibrate(&runner, &target, n_threads) {
@@ -237,10 +273,10 @@ pub(super) fn tune(args: &TuneArgs) -> Result<Exit> {
     };
     let mut kernels: Vec<Kernel> = asked
         .into_iter()
-        .map(|Asked { name, nest, count }| Kernel {
-            floor_secs: peak.map_or(0.0, |p| p.floor_secs(nest.n_macs())),
+        .map(|Asked { name, computation, count }| Kernel {
+            floor_secs: peak.map_or(0.0, |p| p.floor_secs(computation.n_flops())),
             name,
-            task: Task { nest, target: target.clone(), n_threads },
+            task: Task { computation, target: target.clone(), n_threads },
             weight: count as f64,
             known: vec![],
             first: vec![],
@@ -281,8 +317,10 @@ pub(super) fn tune(args: &TuneArgs) -> Result<Exit> {
     })
 }
 
-fn gflops(kernel: &Kernel, secs: f64) -> f64 {
-    2.0 * kernel.task.nest.n_macs() as f64 / secs / 1e9
+/// `None` where TVM cannot count the operations.
+fn gflops(kernel: &Kernel, secs: f64) -> Option<f64> {
+    let n_flops = kernel.task.computation.n_flops();
+    (n_flops > 0.0).then(|| n_flops / secs / 1e9)
 }
 
 /// `12.34 µs`.
@@ -292,7 +330,7 @@ fn time(secs: f64) -> String {
 
 /// `95.1 GFLOP/s (81 % of peak)`.
 fn speed(kernel: &Kernel, secs: f64, peak: Option<Calibration>) -> String {
-    let gflops = gflops(kernel, secs);
+    let Some(gflops) = gflops(kernel, secs) else { return "operations unknown".into() };
     let share = peak.map_or(String::new(), |p| format!(" ({:.0} % of peak)", gflops / p.gflops * 100.0));
     format!("{gflops:.1} GFLOP/s{share}")
 }
@@ -443,6 +481,13 @@ impl Found<'_> {
         for (cause, n) in failures {
             text += &format!("failed: {n} × {cause}\n");
         }
+        let mut refused: BTreeMap<&str, usize> = BTreeMap::new();
+        for (step, n) in self.outcomes.iter().flat_map(|o| &o.refused) {
+            *refused.entry(step).or_default() += n;
+        }
+        for (step, n) in refused {
+            text += &format!("not built: {n} × {step}\n");
+        }
         text
     }
 
@@ -452,10 +497,10 @@ impl Found<'_> {
             let best = outcome.best.as_ref();
             let mut row = serde_json::json!({
                 "version": 1, "kernel": kernel.name, "count": kernel.weight as usize,
-                "gflops": best.map(|b| gflops(kernel, b.secs())), "peak_gflops": self.peak.map(|p| p.gflops),
+                "gflops": best.and_then(|b| gflops(kernel, b.secs())), "peak_gflops": self.peak.map(|p| p.gflops),
                 "outcome": {
                     "config": best.map(|b| &b.config), "samples_secs": best.map(|b| &b.samples.0), "median_secs": best.map(|b| b.secs()),
-                    "n_measured": outcome.n_measured, "failures": outcome.failures, "total_secs": outcome.cost.total_secs,
+                    "n_measured": outcome.n_measured, "failures": outcome.failures, "refused": outcome.refused, "total_secs": outcome.cost.total_secs,
                 },
                 "steps": outcome.cost.steps,
             });
@@ -481,8 +526,8 @@ impl Found<'_> {
         for (kernel, outcome) in self.kernels.iter().zip(self.outcomes) {
             let best = outcome.best.as_ref();
             // empty where nothing works
-            let of = |value: &dyn Fn(&Best) -> f64| best.map_or(String::new(), |b| value(b).to_string());
-            let (secs, spread) = (of(&|b| b.secs()), of(&|b| b.samples.spread_secs()));
+            let of = |value: &dyn Fn(&Best) -> Option<f64>| best.and_then(value).map_or(String::new(), |v| v.to_string());
+            let (secs, spread) = (of(&|b| Some(b.secs())), of(&|b| Some(b.samples.spread_secs())));
             let (name, count, gflops) = (&kernel.name, kernel.weight, of(&|b| gflops(kernel, b.secs())));
             text += &format!("{name},{count},{secs},{spread},{gflops},{peak},{},{}\n", outcome.n_measured, outcome.cost.total_secs);
         }

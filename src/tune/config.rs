@@ -5,10 +5,52 @@ use crate::lower::LoopNest;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// What is tuned: one nest on one target.
+/// What a kernel computes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Computation {
+    /// An operator with its epilogue, which the interpreter can compute too.
+    Nest(LoopNest),
+    /// A function of TVM's, which its unscheduled kernel alone can compute.
+    Module(Module),
+}
+
+/// A module of TVM's with one function, `main`, on float32 tensors of fixed shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Module {
+    /// TVM's own JSON.
+    pub json: String,
+    /// In the order in which the function takes them.
+    pub parameters: Vec<Parameter>,
+    /// Floating-point operations by TVM's count; 0 where it cannot count them.
+    pub n_flops: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Parameter {
+    pub shape: Vec<i64>,
+    pub is_output: bool,
+}
+
+impl From<LoopNest> for Computation {
+    fn from(nest: LoopNest) -> Computation {
+        Computation::Nest(nest)
+    }
+}
+
+impl Computation {
+    /// Floating-point operations, a multiply-add is two; 0 where they are unknown.
+    pub fn n_flops(&self) -> f64 {
+        match self {
+            Computation::Nest(nest) => 2.0 * nest.n_macs() as f64,
+            Computation::Module(module) => module.n_flops,
+        }
+    }
+}
+
+/// What is tuned: one computation on one target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Task {
-    pub nest: LoopNest,
+    pub computation: Computation,
     /// `host`, TVM's text form (`llvm -mcpu=znver4 -num-cores 2`) or its JSON.
     pub target: String,
     /// Threads of the kernel when it runs.
@@ -102,6 +144,14 @@ impl Failure {
             Failure::WrongResult { .. } => "wrong result",
             Failure::NotFinite => "not finite",
             Failure::Lost(_) => "worker lost",
+        }
+    }
+
+    /// What was refused, without the particulars, for counting.
+    pub fn step(&self) -> String {
+        match self {
+            Failure::DoesNotBuild(why) => why.split(": ").next().unwrap_or_default().to_string(),
+            other => other.cause().to_string(),
         }
     }
 }

@@ -5,9 +5,8 @@
 //! the data, tell by their disagreement how sure the guess is. MetaSchedule's features of the scheduled program ([`program`]) can be
 //! appended to rows; beside the roofline's they add little (`examples/ranking` measures it) and cost thousands of times as much.
 
-use super::config::{Config, Decision, Knob, Space};
+use super::config::{Computation, Config, Decision, Knob, Space};
 use super::roofline::{self, Roofline};
-use crate::lower::LoopNest;
 use forust_ml::data::Matrix;
 use forust_ml::gradientbooster::GradientBooster;
 use forust_ml::objective::ObjectiveType;
@@ -63,8 +62,12 @@ pub struct Rows {
 }
 
 impl Rows {
-    pub fn new(nest: &LoopNest, spaces: &[Space], n_threads: usize) -> Rows {
-        Rows { spaces: spaces.to_vec(), roofline: Roofline::new(nest, spaces, n_threads) }
+    pub fn new(computation: &Computation, spaces: &[Space], n_threads: usize) -> Rows {
+        let roofline = match computation {
+            Computation::Nest(nest) => Roofline::new(nest, spaces, n_threads),
+            Computation::Module(_) => Roofline::unknown(),
+        };
+        Rows { spaces: spaces.to_vec(), roofline }
     }
 
     pub fn of(&self, config: &Config) -> Vec<f64> {

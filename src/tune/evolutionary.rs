@@ -66,15 +66,8 @@ impl Evolutionary {
                 Child::spawn("compile", &[])?
             }
         };
-        let task = self.task.clone();
         let told = self.told[self.n_sent..].to_vec();
-        let request = CompileRequest::Evolve {
-            nest: task.nest,
-            target: task.target,
-            n_threads: task.n_threads,
-            population: self.population.clone(),
-            told,
-        };
+        let request = CompileRequest::Evolve { task: self.task.clone(), population: self.population.clone(), told };
         match worker.ask(&request, Duration::from_secs_f64(ROUND_SECS)) {
             Ok(CompileAnswer::Evolved(configs)) => {
                 self.n_sent = self.told.len();

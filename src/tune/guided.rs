@@ -24,10 +24,12 @@ pub struct Parts {
     pub model: bool,
     /// Moves go around the best; else proposals are drafts ranked by the model.
     pub descent: bool,
+    /// A search begins with what was fast for other sizes of the same loops ([`super::Tuner::similar`]).
+    pub transfer: bool,
 }
 
 impl Parts {
-    pub const ALL: Parts = Parts { drafts: true, model: true, descent: true };
+    pub const ALL: Parts = Parts { drafts: true, model: true, descent: true, transfer: true };
 }
 
 /// Drafts before the first move: an eighth of the trials, within these.
@@ -65,7 +67,7 @@ impl Guided {
             n_asked: 0,
             told: vec![],
             visited: BTreeSet::new(),
-            rows: Rows::new(&task.nest, spaces, task.n_threads),
+            rows: Rows::new(&task.computation, spaces, task.n_threads),
             learner: Learner::new(seed),
             rng: ChaCha8Rng::seed_from_u64(seed),
         }

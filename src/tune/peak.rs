@@ -38,9 +38,9 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// Seconds that so many multiply-adds take at least.
-    pub fn floor_secs(&self, n_macs: u64) -> f64 {
-        2.0 * n_macs as f64 / (self.gflops * 1e9)
+    /// Seconds that so many floating-point operations take at least.
+    pub fn floor_secs(&self, n_flops: f64) -> f64 {
+        n_flops / (self.gflops * 1e9)
     }
 }
 
@@ -66,20 +66,20 @@ pub fn calibrate(runner: &LocalRunner, target: &str, n_threads: usize) -> Result
 fn measure(runner: &LocalRunner, tile: (i64, i64), target: &str, n_threads: usize) -> Result<Result<Calibration, Failure>> {
     let nest = kernel(tile, n_threads);
     let n_flops = 2.0 * nest.n_macs() as f64;
-    let task = Task { nest, target: target.into(), n_threads };
+    let task = Task { computation: nest.clone().into(), target: target.into(), n_threads };
     let spaces = runner.spaces(&task)?;
     let Some(space) = spaces.iter().position(|s| s.origin == Origin::Tiles) else {
         return Ok(Err(Failure::DoesNotBuild("TVM refuses register tiles".into())));
     };
-    let decisions = decide(&task.nest, spaces[space].knobs.len());
+    let decisions = decide(&nest, spaces[space].knobs.len());
     let built = match runner.build(&task, Some(&Config { space, decisions }))? {
         Ok(built) => built,
         Err(failure) => return Ok(Err(failure)),
     };
     let expected = built.library.with_file_name("expected.f32");
-    write_values(&expected, &answer(&task.nest))?;
-    let (program, output) = program(&task, &built.library);
-    let expected = vec![(output, Some(expected))];
+    write_values(&expected, &answer(&nest))?;
+    let (program, outputs) = program(&task, &built.library);
+    let expected = vec![(outputs[0], Some(expected))];
     let request = MeasureRequest { program, expected, tolerance: TOLERANCE, save: vec![], effort: Some(EFFORT) };
     let measured = runner.run(&request, n_threads, LIMIT_SECS)?;
     // other work only adds time

@@ -4,7 +4,7 @@ use super::config::{Candidate, Config, Measurement, Proposal, Space, Task};
 use super::strategy::Strategy;
 use super::{Cost, Runner};
 use crate::error::Result;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
@@ -24,6 +24,8 @@ pub struct Search {
     pub tried: BTreeSet<Config>,
     /// Measurements that the strategy knows.
     pub n_told: usize,
+    /// Proposals that TVM cannot schedule, by the step that it refused.
+    pub refused: BTreeMap<String, usize>,
 }
 
 /// What the strategy has not been told yet, and how many programs are wanted.
@@ -79,7 +81,12 @@ impl Proposer<'_> {
             let probed = self.runner.probe(&self.task, &proposals)?;
             self.cost.probe_secs += start.elapsed().as_secs_f64();
             let n_before = batch.len();
-            batch.extend(probed.into_iter().flatten().filter(|candidate| self.search.seen.insert(candidate.hash)));
+            for answer in probed {
+                match answer {
+                    Ok(candidate) => batch.extend(Some(candidate).filter(|c| self.search.seen.insert(c.hash))),
+                    Err(failure) => *self.search.refused.entry(failure.step()).or_default() += 1,
+                }
+            }
             if batch.len() > n_before {
                 n_idle = 0;
             }

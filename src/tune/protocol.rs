@@ -1,7 +1,6 @@
 //! What controller and workers say to each other, one JSON line each. Plain data: the controller never loads TVM.
 
-use super::config::{Candidate, Config, Effort, Failure, Proposal, Space, Steps};
-use crate::lower::LoopNest;
+use super::config::{Candidate, Config, Effort, Failure, Module, Proposal, Space, Steps, Task};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -10,21 +9,23 @@ use std::path::PathBuf;
 pub enum CompileRequest {
     /// The target as full JSON.
     Target { target: String, n_threads: usize },
-    /// The design spaces of a nest.
-    Spaces { nest: LoopNest, target: String, n_threads: usize },
+    /// The modules of a file: MetaSchedule's `database_workload.json`, or one module as TVM's JSON.
+    Modules { file: PathBuf },
+    /// The design spaces of a task.
+    Spaces { task: Task },
     /// Which of the proposals can be scheduled, and as which programs.
-    Probe { nest: LoopNest, target: String, n_threads: usize, proposals: Vec<Proposal> },
+    Probe { task: Task, proposals: Vec<Proposal> },
     /// MetaSchedule's features of scheduled configs.
-    Features { nest: LoopNest, target: String, n_threads: usize, configs: Vec<Config> },
-    /// Compiles into `folder/kernel.so`; without a config the nest as it is written, in one thread.
-    Build { nest: LoopNest, target: String, n_threads: usize, config: Option<Config>, folder: PathBuf },
+    Features { task: Task, configs: Vec<Config> },
+    /// Compiles into `folder/kernel.so`; without a config the task as it is written, in one thread.
+    Build { task: Task, config: Option<Config>, folder: PathBuf },
     /// Appends a measured config to the MetaSchedule database in `folder`.
-    Record { nest: LoopNest, target: String, n_threads: usize, config: Config, samples: Vec<f64>, folder: PathBuf },
-    /// The fastest configs of the database in `folder` that are of the nest's spaces, at most so many.
-    Recorded { nest: LoopNest, target: String, n_threads: usize, folder: PathBuf, most: usize },
+    Record { task: Task, config: Config, samples: Vec<f64>, folder: PathBuf },
+    /// The fastest configs of the database in `folder` that are of the task's spaces, at most so many.
+    Recorded { task: Task, folder: PathBuf, most: usize },
     /// The next round of MetaSchedule's search; the worker keeps the search. `told` is what was measured since the last round, with
     /// samples in seconds, none for a failure.
-    Evolve { nest: LoopNest, target: String, n_threads: usize, population: Population, told: Vec<(Config, Vec<f64>)> },
+    Evolve { task: Task, population: Population, told: Vec<(Config, Vec<f64>)> },
 }
 
 /// How MetaSchedule is to search.
@@ -41,6 +42,8 @@ pub struct Population {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum CompileAnswer {
     Target(String),
+    /// In the order of the file; why one cannot be tuned.
+    Modules(Vec<Result<Module, String>>),
     Spaces(Vec<Space>),
     Probed(Vec<Result<Candidate, Failure>>),
     /// For each config, 164 numbers per store.
@@ -53,7 +56,7 @@ pub enum CompileAnswer {
         trace: serde_json::Value,
     },
     Recorded,
-    /// What a database holds, the fastest first, with recorded mean seconds; and how many of the records seen no space of the nest holds.
+    /// What a database holds, the fastest first, with recorded mean seconds; and how many of the records seen no space of the task holds.
     Records {
         known: Vec<(Candidate, f64)>,
         n_foreign: usize,
@@ -70,6 +73,8 @@ pub enum CompileAnswer {
 pub enum Fill {
     /// Seeded values in (−1, 1).
     Random(u64),
+    /// Seeded values in (0, 1).
+    Positive(u64),
     /// NaN: whatever is not written shows.
     Nan,
     /// Raw little-endian float32.
@@ -83,7 +88,7 @@ pub struct Slot {
     pub fill: Fill,
 }
 
-/// One kernel of a program and the tensors it takes, in the order of its nest's parameters.
+/// One kernel of a program and the tensors it takes, in the order of its parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     pub library: PathBuf,

@@ -83,6 +83,11 @@ impl Roofline {
         Roofline { nest, spaces, n_threads: n_threads.max(1) as f64 }
     }
 
+    /// Says nothing, for what it cannot look into.
+    pub fn unknown() -> Roofline {
+        Roofline { nest: LoopNest { name: String::new(), tensors: vec![], stages: vec![] }, spaces: vec![], n_threads: 1.0 }
+    }
+
     /// Cycles that a config is likely to need, to be compared with other configs'; `None` where no reduction is tiled.
     pub fn cycles(&self, config: &Config) -> Option<f64> {
         let views = self.views(config);

@@ -1,6 +1,6 @@
 //! Who builds and measures: a trait, and the real thing on this machine with child processes.
 
-use super::config::{Candidate, Config, Effort, Failure, Measurement, Proposal, Samples, Space, Task};
+use super::config::{Candidate, Computation, Config, Effort, Failure, Measurement, Module, Parameter, Proposal, Samples, Space, Task};
 use super::measure::{TOLERANCE, check, read_values, tensor_seed};
 use super::protocol::{CompileAnswer, CompileRequest, Fill, MeasureAnswer, MeasureRequest, Program, Slot, Step};
 use crate::child::{Child, Fault};
@@ -64,7 +64,7 @@ pub struct LocalRunner {
     work: TempDir,
     n_folders: AtomicUsize,
     /// By task.
-    references: Mutex<HashMap<u64, Result<PathBuf, Failure>>>,
+    references: Mutex<HashMap<u64, Result<Expected, Failure>>>,
     /// Built and not measured yet, by task and program.
     prepared: Mutex<HashMap<(u64, u64), Result<Built, Failure>>>,
     gate: Gate,
@@ -134,6 +134,9 @@ pub struct Built {
     /// MetaSchedule's trace as its databases hold it.
     pub trace: serde_json::Value,
 }
+
+/// What tensors must be, as files.
+type Expected = Vec<(usize, PathBuf)>;
 
 /// Of one build: built, failed, or the caller's fault.
 type Outcome = Result<Result<Built, Failure>>;
@@ -252,13 +255,24 @@ impl LocalRunner {
         }
     }
 
+    /// The modules in a file, in its order, or why one cannot be tuned: the `database_workload.json` of a MetaSchedule database, or one
+    /// module as TVM's JSON (`tvm.ir.save_json`).
+    ///
+    /// # Errors
+    /// The file cannot be read, or is neither.
+    pub fn modules(&self, file: &Path) -> Result<Vec<Result<Module, String>>> {
+        match self.compiler(&CompileRequest::Modules { file: file.to_path_buf() })? {
+            Ok(CompileAnswer::Modules(modules)) => Ok(modules),
+            other => Err(unexpected(other)),
+        }
+    }
+
     /// MetaSchedule's features of configs, 164 numbers for each store (2-15 ms per config, most of it the replay).
     ///
     /// # Errors
     /// The task's fault, as of [`LocalRunner::build`].
     pub fn features(&self, task: &Task, configs: &[Config]) -> Result<Vec<Result<Vec<Vec<f64>>, Failure>>> {
-        let (nest, target) = (task.nest.clone(), task.target.clone());
-        match self.compiler(&CompileRequest::Features { nest, target, n_threads: task.n_threads, configs: configs.to_vec() })? {
+        match self.compiler(&CompileRequest::Features { task: task.clone(), configs: configs.to_vec() })? {
             Ok(CompileAnswer::Features(rows)) => Ok(rows),
             other => Err(unexpected(other)),
         }
@@ -311,8 +325,8 @@ impl LocalRunner {
         Ok(self.run(&request, n_threads, self.limits.run_secs)?.map(|(samples, _)| samples))
     }
 
-    /// The expected output of a task: its unscheduled kernel's, checked against the interpreter once.
-    fn reference(&self, task: &Task) -> Result<Result<PathBuf, Failure>> {
+    /// The expected outputs of a task: its unscheduled kernel's, where there is a nest checked against the interpreter once.
+    fn reference(&self, task: &Task) -> Result<Result<Expected, Failure>> {
         let key = key(task)?;
         if let Some(known) = lock(&self.references).get(&key) {
             return Ok(known.clone());
@@ -322,25 +336,31 @@ impl LocalRunner {
         Ok(made)
     }
 
-    fn make_reference(&self, task: &Task) -> Result<Result<PathBuf, Failure>> {
+    fn make_reference(&self, task: &Task) -> Result<Result<Expected, Failure>> {
         let plain = match self.build(task, None)? {
             Ok(built) => built,
             Err(failure) => return Ok(Err(failure)),
         };
-        let file = self.folder()?.join("expected.f32");
-        let (program, output) = program(task, &plain.library);
+        let folder = self.folder()?;
+        let (program, outputs) = program(task, &plain.library);
+        let files: Expected = outputs.into_iter().map(|t| (t, folder.join(format!("expected{t}.f32")))).collect();
         let request = MeasureRequest {
             program,
-            expected: vec![(output, None)],
+            expected: files.iter().map(|(t, _)| (*t, None)).collect(),
             tolerance: TOLERANCE,
-            save: vec![(output, file.clone())],
+            save: files.clone(),
             effort: None,
         };
         if let Err(failure) = self.run(&request, task.n_threads, self.limits.reference_secs)? {
             return Ok(Err(failure));
         }
-        let max_error = check(&task.nest, &read_values(&file)?)?;
-        Ok(if max_error <= TOLERANCE { Ok(file) } else { Err(Failure::WrongResult { max_error }) })
+        if let (Computation::Nest(nest), Some((_, file))) = (&task.computation, files.first()) {
+            let max_error = check(nest, &read_values(file)?)?;
+            if max_error > TOLERANCE {
+                return Ok(Err(Failure::WrongResult { max_error }));
+            }
+        }
+        Ok(Ok(files))
     }
 
     /// Builds in all compile workers, in fewer while a batch is measured. `None` where the stop flag came first.
@@ -379,14 +399,8 @@ impl LocalRunner {
     /// The files cannot be written, or the config cannot be replayed.
     pub fn record(&self, task: &Task, config: &Config, samples: &Samples, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).context(|| format!("creating {}", folder.display()))?;
-        let request = CompileRequest::Record {
-            nest: task.nest.clone(),
-            target: task.target.clone(),
-            n_threads: task.n_threads,
-            config: config.clone(),
-            samples: samples.0.clone(),
-            folder: folder.to_path_buf(),
-        };
+        let request =
+            CompileRequest::Record { task: task.clone(), config: config.clone(), samples: samples.0.clone(), folder: folder.to_path_buf() };
         match self.compiler(&request)? {
             Ok(CompileAnswer::Recorded) => Ok(()),
             other => Err(unexpected(other)),
@@ -399,13 +413,7 @@ impl LocalRunner {
     /// # Errors
     /// The files are not a database.
     pub fn records(&self, task: &Task, folder: &Path, most: usize) -> Result<(Vec<(Candidate, f64)>, usize)> {
-        let request = CompileRequest::Recorded {
-            nest: task.nest.clone(),
-            target: task.target.clone(),
-            n_threads: task.n_threads,
-            folder: folder.to_path_buf(),
-            most,
-        };
+        let request = CompileRequest::Recorded { task: task.clone(), folder: folder.to_path_buf(), most };
         match self.compiler(&request)? {
             Ok(CompileAnswer::Records { known, n_foreign }) => Ok((known, n_foreign)),
             other => Err(unexpected(other)),
@@ -421,13 +429,7 @@ fn unexpected(answer: Result<CompileAnswer, Failure>) -> Error {
 }
 
 fn build_request(task: &Task, config: Option<&Config>, folder: PathBuf) -> CompileRequest {
-    CompileRequest::Build {
-        nest: task.nest.clone(),
-        target: task.target.clone(),
-        n_threads: task.n_threads,
-        config: config.cloned(),
-        folder,
-    }
+    CompileRequest::Build { task: task.clone(), config: config.cloned(), folder }
 }
 
 fn built(answer: Result<CompileAnswer, Failure>) -> Outcome {
@@ -438,17 +440,28 @@ fn built(answer: Result<CompileAnswer, Failure>) -> Outcome {
     }
 }
 
-/// One kernel as a program, and which of its tensors is the output. Data are seeded by tensor, the output is NaN.
-pub fn program(task: &Task, library: &Path) -> (Program, usize) {
-    let parameters = task.nest.parameters();
-    let slot = |&t: &usize| {
-        let tensor = &task.nest.tensors[t];
-        let fill = if tensor.role == Role::Output { Fill::Nan } else { Fill::Random(tensor_seed(t)) };
-        Slot { shape: tensor.shape.clone(), fill }
+/// One kernel as a program, and which of its tensors are outputs. Data are seeded by tensor, outputs are NaN.
+pub fn program(task: &Task, library: &Path) -> (Program, Vec<usize>) {
+    let slots: Vec<Slot> = match &task.computation {
+        Computation::Nest(nest) => {
+            let slot = |t: usize| {
+                let fill = if nest.tensors[t].role == Role::Output { Fill::Nan } else { Fill::Random(tensor_seed(t)) };
+                Slot { shape: nest.tensors[t].shape.clone(), fill }
+            };
+            nest.parameters().into_iter().map(slot).collect()
+        }
+        Computation::Module(module) => {
+            // positive, for it may take roots and logarithms
+            let slot = |(t, parameter): (usize, &Parameter)| {
+                let fill = if parameter.is_output { Fill::Nan } else { Fill::Positive(tensor_seed(t)) };
+                Slot { shape: parameter.shape.clone(), fill }
+            };
+            module.parameters.iter().enumerate().map(slot).collect()
+        }
     };
-    let output = parameters.iter().position(|&t| t == task.nest.output()).unwrap_or_default();
-    let steps = vec![Step { library: library.to_path_buf(), arguments: (0..parameters.len()).collect() }];
-    (Program { tensors: parameters.iter().map(slot).collect(), steps }, output)
+    let outputs = (0..slots.len()).filter(|&t| slots[t].fill == Fill::Nan).collect();
+    let steps = vec![Step { library: library.to_path_buf(), arguments: (0..slots.len()).collect() }];
+    (Program { tensors: slots, steps }, outputs)
 }
 
 /// What tells tasks apart.
@@ -459,7 +472,7 @@ fn key(task: &Task) -> Result<u64> {
 
 impl Runner for LocalRunner {
     fn spaces(&self, task: &Task) -> Result<Vec<Space>> {
-        let request = CompileRequest::Spaces { nest: task.nest.clone(), target: task.target.clone(), n_threads: task.n_threads };
+        let request = CompileRequest::Spaces { task: task.clone() };
         match self.compiler(&request)? {
             Ok(CompileAnswer::Spaces(spaces)) => Ok(spaces),
             other => Err(unexpected(other)),
@@ -467,8 +480,7 @@ impl Runner for LocalRunner {
     }
 
     fn probe(&self, task: &Task, proposals: &[Proposal]) -> Result<Vec<Result<Candidate, Failure>>> {
-        let (nest, target) = (task.nest.clone(), task.target.clone());
-        match self.compiler(&CompileRequest::Probe { nest, target, n_threads: task.n_threads, proposals: proposals.to_vec() })? {
+        match self.compiler(&CompileRequest::Probe { task: task.clone(), proposals: proposals.to_vec() })? {
             Ok(CompileAnswer::Probed(answers)) => Ok(answers),
             // the worker died on one of them: ask one by one, so that only that one fails
             Err(failure) if proposals.len() == 1 => Ok(vec![Err(failure)]),
@@ -523,8 +535,8 @@ impl Runner for LocalRunner {
                 (Ok(_), Err(failure)) => Err(failure.clone()),
                 (Ok(built), Ok(expected)) => {
                     let start = Instant::now();
-                    let (program, output) = program(task, &built.library);
-                    let expected = vec![(output, Some(expected.clone()))];
+                    let (program, _) = program(task, &built.library);
+                    let expected = expected.iter().map(|(t, file)| (*t, Some(file.clone()))).collect();
                     let request = MeasureRequest { program, expected, tolerance: TOLERANCE, save: vec![], effort: Some(*effort) };
                     let result = self.run(&request, task.n_threads, self.limits.run_secs)?;
                     measurement.steps = built.steps;

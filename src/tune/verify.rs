@@ -20,8 +20,8 @@ pub struct Check {
 ///
 /// # Errors
 /// A target that TVM does not know, a missing library, a full disk.
-pub fn verify(task: &Task, same: &LoopNest) -> Result<Vec<Check>> {
-    let nest = &task.nest;
+pub fn verify(nest: &LoopNest, same: &LoopNest, target: &str, n_threads: usize) -> Result<Vec<Check>> {
+    let task = &Task { computation: nest.clone().into(), target: target.into(), n_threads };
     let given = |nest: &LoopNest| -> Vec<Vec<f32>> {
         let tensors = (0..nest.tensors.len()).filter(|&t| matches!(nest.tensors[t].role, Role::Input | Role::Weight));
         tensors.map(|t| values(nest.tensors[t].n_elements(), tensor_seed(t))).collect()
@@ -57,7 +57,8 @@ fn compiled(runner: &mut LocalRunner, task: &Task, config: Option<&Config>, expe
         Ok(built) => built,
         Err(failure) => return Ok(Err(failure)),
     };
-    let (program, output) = program(task, &built.library);
+    let (program, outputs) = program(task, &built.library);
+    let output = outputs[0];
     let file = built.library.with_file_name("output.f32");
     let request =
         MeasureRequest { program, expected: vec![(output, None)], tolerance: f64::MAX, save: vec![(output, file.clone())], effort: None };

@@ -1,19 +1,20 @@
 //! The worker side: compiling with TVM's compiler library, measuring with its runtime alone.
 
-use super::config::{Candidate, Config, Decision, Failure, Knob, Origin, Proposal, Space, Steps};
+use super::config::{Candidate, Computation, Config, Decision, Failure, Knob, Module, Origin, Parameter, Proposal, Space, Steps, Task};
 use super::evolutionary::Scores;
 use super::measure::{read_values, relative_error, time, values, write_values};
 use super::protocol::{CompileAnswer, CompileRequest, Fill, MeasureAnswer, MeasureRequest, Population, Program};
 use crate::child::serve;
 use crate::error::{Error, Result};
-use crate::lower::{LoopNest, te};
+use crate::lower::te;
 use crate::tvm::evolve::{Asked, Evolution, POPULATION, Settings};
 use crate::tvm::features::Features;
 use crate::tvm::schedule::{Choice, Database, Record, SamplingKind, Scheduled, Workload, trace_json};
-use crate::tvm::{self, Buffer, Kernel, build, features, structural_hash, target};
+use crate::tvm::{self, Buffer, Kernel, build, features, module, structural_hash, target};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use tvm_ffi::Any;
 
 /// Workloads kept ready: more than the distinct kernels of a model, among which one budget goes to and fro.
 const N_KEPT: usize = 64;
@@ -48,29 +49,33 @@ impl Workloads {
     fn answer(&mut self, request: CompileRequest) -> Result<CompileAnswer> {
         Ok(match request {
             CompileRequest::Target { target, n_threads } => CompileAnswer::Target(target::parse(&target, n_threads)?.json),
-            CompileRequest::Spaces { nest, target, n_threads } => {
-                let workload = self.of(&nest, &target, n_threads)?;
+            CompileRequest::Modules { file } => {
+                let read = |found: Result<module::Described>| found.map(described).map_err(|e| e.to_string());
+                CompileAnswer::Modules(module::read(&file)?.into_iter().map(read).collect())
+            }
+            CompileRequest::Spaces { task } => {
+                let workload = self.of(&task)?;
                 CompileAnswer::Spaces((0..workload.n_designs()).map(|d| space(workload, d)).collect())
             }
-            CompileRequest::Probe { nest, target, n_threads, proposals } => {
-                let workload = self.of(&nest, &target, n_threads)?;
+            CompileRequest::Probe { task, proposals } => {
+                let workload = self.of(&task)?;
                 CompileAnswer::Probed(proposals.iter().map(|p| probe(workload, p)).collect())
             }
-            CompileRequest::Features { nest, target, n_threads, configs } => {
-                let workload = self.of(&nest, &target, n_threads)?;
+            CompileRequest::Features { task, configs } => {
+                let workload = self.of(&task)?;
                 let rows = |config: &Config| features::per_store(workload, &replay(workload, config)?);
                 let rows = |config: &Config| rows(config).map_err(|e| Failure::DoesNotBuild(e.to_string()));
                 CompileAnswer::Features(configs.iter().map(rows).collect())
             }
-            CompileRequest::Build { nest, target, n_threads, config: None, folder } => {
-                let target = target::parse(&target, n_threads)?;
-                let module = te::module(&nest)?;
+            CompileRequest::Build { task, config: None, folder } => {
+                let target = target::parse(&task.target, task.n_threads)?;
+                let module = module_of(&task.computation)?;
                 let (library, times) = build::build_library(&module, &target, &folder)?;
                 let hash = structural_hash(&module)?;
                 CompileAnswer::Built { config: None, hash, steps: steps(&times), library, trace: serde_json::Value::Null }
             }
-            CompileRequest::Build { nest, target, n_threads, config: Some(config), folder } => {
-                let workload = self.of(&nest, &target, n_threads)?;
+            CompileRequest::Build { task, config: Some(config), folder } => {
+                let workload = self.of(&task)?;
                 let scheduled = replay(workload, &config)?;
                 let (library, times) = build::build_library(&scheduled.module, &workload.target, &folder)?;
                 let steps = Steps { replay_secs: scheduled.replay_secs, postproc_secs: scheduled.postproc_secs, ..steps(&times) };
@@ -78,14 +83,14 @@ impl Workloads {
                 let (hash, trace) = (structural_hash(&scheduled.module)?, trace_json(&scheduled.trace)?);
                 CompileAnswer::Built { config: Some(actual), hash, steps, library, trace }
             }
-            CompileRequest::Record { nest, target, n_threads, config, samples, folder } => {
-                let workload = self.of(&nest, &target, n_threads)?;
+            CompileRequest::Record { task, config, samples, folder } => {
+                let workload = self.of(&task)?;
                 let scheduled = replay(workload, &config)?;
                 Database::open(&folder)?.record(workload, &scheduled, &samples)?;
                 CompileAnswer::Recorded
             }
-            CompileRequest::Recorded { nest, target, n_threads, folder, most } => {
-                let workload = self.of(&nest, &target, n_threads)?;
+            CompileRequest::Recorded { task, folder, most } => {
+                let workload = self.of(&task)?;
                 let (records, n_foreign) = Database::open(&folder)?.records(workload, most)?;
                 let candidate = |r: Record| {
                     let config = Config { space: r.design, decisions: decisions(workload, r.design, &r.choices) };
@@ -93,9 +98,9 @@ impl Workloads {
                 };
                 CompileAnswer::Records { known: records.into_iter().map(candidate).collect(), n_foreign }
             }
-            CompileRequest::Evolve { nest, target, n_threads, population, told } => {
+            CompileRequest::Evolve { task, population, told } => {
                 if self.search.is_none() {
-                    self.search = Some(start_search(&nest, &target, n_threads, &population)?);
+                    self.search = Some(start_search(&task, &population)?);
                 }
                 let (search, learner) = self.search.as_mut().ok_or_else(|| Error::Invalid("no search: start again".into()))?;
                 let mut learnt = Vec::new();
@@ -110,18 +115,22 @@ impl Workloads {
         })
     }
 
-    fn of(&mut self, nest: &LoopNest, target: &str, n_threads: usize) -> Result<&Workload> {
-        let key =
-            serde_json::to_string(&(nest, target, n_threads)).map_err(|e| Error::Invalid(format!("a nest that cannot be written: {e}")))?;
+    fn of(&mut self, task: &Task) -> Result<&Workload> {
+        let key = serde_json::to_string(task).map_err(|e| Error::Invalid(format!("a task that cannot be written: {e}")))?;
         if !self.ready.contains_key(&key) {
             if self.ready.len() >= N_KEPT {
                 self.ready.clear();
             }
-            let workload = Workload::new(te::module(nest)?, target::parse(target, n_threads)?)?;
+            let workload = workload(task)?;
             self.ready.insert(key.clone(), workload);
         }
         Ok(&self.ready[&key])
     }
+}
+
+fn described(module: module::Described) -> Module {
+    let parameters = module.parameters.into_iter().map(|(shape, is_output)| Parameter { shape, is_output }).collect();
+    Module { json: module.json, parameters, n_flops: module.n_flops }
 }
 
 fn steps(times: &build::BuildTimes) -> Steps {
@@ -159,8 +168,19 @@ fn replay(workload: &Workload, config: &Config) -> Result<Scheduled> {
     workload.schedule(config.space, Some(&choices(config)), 1)
 }
 
-fn start_search(nest: &LoopNest, target: &str, n_threads: usize, population: &Population) -> Result<(Evolution, Arc<Mutex<Scores>>)> {
-    let workload = Workload::new(te::module(nest)?, target::parse(target, n_threads)?)?;
+fn module_of(computation: &Computation) -> Result<Any> {
+    match computation {
+        Computation::Nest(nest) => te::module(nest),
+        Computation::Module(module) => tvm::ffi::from_json(&module.json),
+    }
+}
+
+fn workload(task: &Task) -> Result<Workload> {
+    Workload::new(module_of(&task.computation)?, target::parse(&task.target, task.n_threads)?)
+}
+
+fn start_search(task: &Task, population: &Population) -> Result<(Evolution, Arc<Mutex<Scores>>)> {
+    let workload = workload(task)?;
     let learner = Arc::new(Mutex::new(Scores::new(population.warm_up, population.seed)));
     let scores = learner.clone();
     let settings = Settings {
@@ -170,7 +190,7 @@ fn start_search(nest: &LoopNest, target: &str, n_threads: usize, population: &Po
         population: POPULATION,
         per_round: population.per_round,
         // kernels are timed meanwhile
-        n_threads: std::thread::available_parallelism().map_or(1, |n| n.get()).saturating_sub(n_threads).max(1),
+        n_threads: std::thread::available_parallelism().map_or(1, |n| n.get()).saturating_sub(task.n_threads).max(1),
         seed: population.seed,
     };
     let predict = move |programs: &[Features]| scores.lock().unwrap_or_else(|e| e.into_inner()).score(programs);
@@ -243,6 +263,7 @@ fn open(program: &Program) -> Result<(Vec<Kernel>, Buffers)> {
         let n = slot.shape.iter().product::<i64>() as usize;
         let values = match &slot.fill {
             Fill::Random(seed) => values(n, *seed),
+            Fill::Positive(seed) => values(n, *seed).into_iter().map(f32::abs).collect(),
             Fill::Nan => vec![f32::NAN; n],
             Fill::File(file) => read_values(file)?,
         };
