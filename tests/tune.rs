@@ -105,34 +105,6 @@ fn what_is_given_first_is_measured_first_and_once() {
 }
 
 #[test]
-fn what_was_fast_for_other_sizes_is_carried_over_and_measured_first() {
-    let tile = |extent, max_innermost| Knob::PerfectTile { extent, n: 3, max_innermost };
-    let space = |extent, n| Space { origin: Origin::Tiles, knobs: vec![tile(extent, 16), Knob::Categorical { n }] };
-    let config =
-        |space, factors: [i64; 3], n| Config { space, decisions: vec![Decision::PerfectTile(factors.into()), Decision::Categorical(n)] };
-    let (large, small) = (space(64, 3), space(28, 3));
-    assert_eq!(small.carry(5, &config(0, [2, 2, 16], 1)), config(5, [1, 2, 14], 1));
-    assert_eq!(large.carry(0, &config(5, [1, 2, 14], 1)), config(0, [2, 2, 16], 1));
-    assert_eq!(large.distance(&large), Some(0.0));
-    assert!((large.distance(&small).unwrap() - (64f64 / 28.0).log2()).abs() < 1e-12);
-    assert_eq!(large.distance(&space(64, 4)), None);
-    assert_eq!(large.distance(&Space { origin: Origin::Rules, ..large.clone() }), None);
-    // the fake's space, from one of half the size; what another space's config says is of no use
-    let fake = Fake::default();
-    let half =
-        Space { origin: Origin::Rules, knobs: vec![Knob::PerfectTile { extent: 16, n: 2, max_innermost: 16 }, Knob::Categorical { n: 4 }] };
-    let theirs = |inner| Config { space: 0, decisions: vec![Decision::PerfectTile(vec![16 / inner, inner]), Decision::Categorical(2)] };
-    let mut tuner = Tuner::new(&fake, task(), Options::new(12, 1));
-    tuner.similar(vec![(large.clone(), config(0, [2, 2, 16], 1)), (half.clone(), theirs(8))]);
-    let mut order = Vec::new();
-    let stop = tuner.advance(4, &mut |m| order.push(m.config.clone())).unwrap();
-    assert_eq!(order[0].decisions, [Decision::PerfectTile(vec![4, 8]), Decision::Categorical(2)]);
-    let (space, best) = tuner.fastest().unwrap();
-    assert_eq!((&space, &best), (&fake.spaces(&task()).unwrap()[0], &order[0]));
-    assert!(tuner.finish(stop).unwrap().best.is_some());
-}
-
-#[test]
 fn every_strategy_finds_the_best_of_a_small_space() {
     // MetaSchedule's own needs a real worker
     for name in Strategy::NAMES.iter().filter(|name| !name.starts_with("evolutionary")) {

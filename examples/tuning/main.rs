@@ -6,8 +6,8 @@
 //! curve: for each new best its number of measurements, the wall seconds so far, its seconds as first measured and as measured again.
 //! Strategies are those of `syntune tune`, and `metaschedule`: MetaSchedule's search on its own spaces alone, with our builder and
 //! runner; `stock`, `stock+droplet`: MetaSchedule as a whole in Python, without and with its post-optimization (`scripts/compare-metaschedule`
-//! installs it and says where it is by SYNTUNE_STOCK_PYTHON); `syntune-drafts`, `syntune-model`, `syntune-descent`, `syntune-transfer`: our
-//! strategy without one of its parts. With `--as-model` searches of one strategy and seed learn from those before, as in a model. `--table FILE` prints GFLOP/s of a file's searches, and how they compare.
+//! installs it and says where it is by SYNTUNE_STOCK_PYTHON); `syntune-drafts`, `syntune-model`, `syntune-descent`: our strategy without one
+//! of its parts. `--table FILE` prints GFLOP/s of a file's searches, and how they compare.
 
 mod stock;
 mod table;
@@ -16,14 +16,13 @@ mod workloads;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use serde_json::{Value, json};
-use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 use syntune::spec::Strategy;
 use syntune::tune::guided::Parts;
 use syntune::tune::peak::calibrate;
-use syntune::tune::{Candidate, Config, Effort, Limits, LocalRunner, Measurement, Options, Runner, Space, Task, Tuner};
+use syntune::tune::{Candidate, Effort, Limits, LocalRunner, Measurement, Options, Runner, Task, Tuner};
 
 /// Bests of a curve are measured again with this.
 const AGAIN: Effort = Effort { budget_secs: 0.3, ..Effort::THOROUGH };
@@ -40,9 +39,6 @@ struct Args {
     trials: usize,
     #[arg(long, default_value_t = 1)]
     seeds: u64,
-    /// Searches of one strategy and seed learn from those before.
-    #[arg(long)]
-    as_model: bool,
     /// Threads of the kernels.
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -80,7 +76,6 @@ fn main() -> Result<()> {
         _ => vec![],
     };
     for seed in 1..=args.seeds {
-        let mut fastest: HashMap<&str, Vec<(Space, Config)>> = HashMap::new();
         for workload in all.iter().filter(|w| args.only.is_empty() || args.only.iter().any(|name| name == w.name)) {
             for strategy in &args.strategy {
                 let key = json!([workload.name, strategy, seed, args.trials, args.threads]);
@@ -92,12 +87,7 @@ fn main() -> Result<()> {
                 let peak = calibrate(&LocalRunner::new(Limits::default())?, "host", args.threads)?;
                 let mut run = match strategy.strip_prefix("stock") {
                     Some(rest) => stock::search(&task, &workload.nest, args.trials, seed, rest == "+droplet")?,
-                    None => {
-                        let (run, best) =
-                            search(&task, strategy, args.trials, seed, fastest.get(&**strategy).cloned().unwrap_or_default())?;
-                        fastest.entry(strategy).or_default().extend(best.filter(|_| args.as_model));
-                        run
-                    }
+                    None => search(&task, strategy, args.trials, seed)?,
                 };
                 let flops = 2.0 * workload.nest.n_macs() as f64;
                 let more = json!({
@@ -125,13 +115,7 @@ fn read(file: &PathBuf) -> Result<Vec<Value>> {
 }
 
 /// One search with our builder and runner.
-fn search(
-    task: &Task,
-    strategy: &str,
-    n_trials: usize,
-    seed: u64,
-    similar: Vec<(Space, Config)>,
-) -> Result<(Value, Option<(Space, Config)>)> {
+fn search(task: &Task, strategy: &str, n_trials: usize, seed: u64) -> Result<Value> {
     let mut options = Options::new(n_trials, seed);
     options.rules_only = strategy == "metaschedule";
     let name = if options.rules_only { "evolutionary" } else { strategy };
@@ -142,17 +126,14 @@ fn search(
         "drafts" => Parts { drafts: false, ..Parts::ALL },
         "model" => Parts { model: false, ..Parts::ALL },
         "descent" => Parts { descent: false, ..Parts::ALL },
-        "transfer" => Parts { transfer: false, ..Parts::ALL },
-        _ => bail!("{strategy}: parts that can be left out are drafts, model, descent and transfer"),
+        _ => bail!("{strategy}: parts that can be left out are drafts, model and descent"),
     };
     options.strategy = Strategy::named(name)
         .with_context(|| format!("known strategies: {}, metaschedule, stock, stock+droplet", Strategy::NAMES.join(", ")))?;
     let start = Instant::now();
     let (mut n, mut best, mut curve, mut failed) = (0, f64::INFINITY, Vec::new(), Vec::new());
     let runner = LocalRunner::new(Limits::default())?;
-    let mut tuner = Tuner::new(&runner, task.clone(), options);
-    tuner.similar(similar);
-    let stop = tuner.advance(n_trials, &mut |m: &Measurement| {
+    let outcome = Tuner::new(&runner, task.clone(), options).run(&mut |m: &Measurement| {
         n += 1;
         if let Err(failure) = &m.result {
             failed.push(json!([failure.to_string(), m.config]));
@@ -162,8 +143,6 @@ fn search(
             curve.push((n, start.elapsed().as_secs_f64(), best, Candidate { config: m.config.clone(), hash: m.hash, built: None }));
         }
     })?;
-    let fastest = tuner.fastest();
-    let outcome = tuner.finish(stop)?;
     let wall_secs = start.elapsed().as_secs_f64();
     let candidates: Vec<Candidate> = curve.iter().map(|c| c.3.clone()).collect();
     let mut again = vec![None; curve.len()];
@@ -180,9 +159,8 @@ fn search(
         least = least.min(again.unwrap_or(*first));
         points.push(json!([n, wall, first, least, candidate.config.space]));
     }
-    let run = json!({
+    Ok(json!({
         "secs": outcome.best.as_ref().map(|b| b.secs()), "wall_secs": wall_secs, "n_measured": outcome.n_measured, "curve": points,
         "cost": outcome.cost, "stop": outcome.stop, "failures": failed, "refused": outcome.refused, "config": outcome.best.map(|b| b.config),
-    });
-    Ok((run, fastest))
+    }))
 }

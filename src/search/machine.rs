@@ -35,8 +35,6 @@ const MODEL_LIMIT_SECS: f64 = 120.0;
 pub struct Machine {
     spec: Spec,
     runner: LocalRunner,
-    /// The fastest program of each kernel tuned, for others like it.
-    fastest: Vec<(tune::Space, tune::Config)>,
     trainer: Trainer,
     source: Source,
     n_train: u64,
@@ -73,8 +71,7 @@ impl Machine {
             .tempdir()
             .context(|| "making a temporary folder; set TMPDIR to a folder with space".into())?;
         let database = work.path().join("metaschedule");
-        let (trainer, fastest) = (Trainer::default(), vec![]);
-        Ok(Machine { spec: spec.clone(), runner, fastest, trainer, source, n_train, work, database, stop })
+        Ok(Machine { spec: spec.clone(), runner, trainer: Trainer::default(), source, n_train, work, database, stop })
     }
 
     fn task(&self, nest: &LoopNest) -> Task {
@@ -185,10 +182,7 @@ impl Evaluator for Machine {
         let task = self.task(nest);
         let mut saved = Ok(());
         let stop = self.stop.clone();
-        let n_new = n_trials.saturating_sub(known.len());
-        let mut tuner = Tuner::new(&self.runner, task, options).resume(known);
-        tuner.similar(self.fastest.clone());
-        let stopped = tuner.advance(n_new, &mut |m| {
+        let outcome = Tuner::new(&self.runner, task, options).resume(known).run(&mut |m| {
             if saved.is_ok() {
                 saved = on_measurement(m);
             }
@@ -197,8 +191,6 @@ impl Evaluator for Machine {
             }
         });
         saved?;
-        self.fastest.extend(tuner.fastest());
-        let outcome = stopped.and_then(|reason| tuner.finish(reason));
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }

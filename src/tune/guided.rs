@@ -24,12 +24,10 @@ pub struct Parts {
     pub model: bool,
     /// Moves go around the best; else proposals are drafts ranked by the model.
     pub descent: bool,
-    /// A search begins with what was fast for other sizes of the same loops ([`super::Tuner::similar`]).
-    pub transfer: bool,
 }
 
 impl Parts {
-    pub const ALL: Parts = Parts { drafts: true, model: true, descent: true, transfer: true };
+    pub const ALL: Parts = Parts { drafts: true, model: true, descent: true };
 }
 
 /// Drafts before the first move: an eighth of the trials, within these.

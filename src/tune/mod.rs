@@ -64,8 +64,6 @@ const PACED: usize = 8;
 /// it is measured again, and taking that for the machine's pace adds up (to 39 % in a simulation of 300 measurements with 3 % noise;
 /// with this, to 6 %).
 const SAME_PACE: f64 = 0.06;
-/// Programs of similar tasks that a search begins with, at most.
-const N_CARRIED: usize = 2;
 /// The best is beaten by a candidate that takes less than this share of its time: what is closer, one batch's samples do not tell apart.
 const GAIN: f64 = 0.99;
 
@@ -221,8 +219,6 @@ pub struct Tuner<'a> {
     search: Option<Search>,
     /// To be measured before what the strategy proposes.
     first: VecDeque<Candidate>,
-    /// The best of similar tasks.
-    similar: Vec<(Space, Config)>,
     /// Measurements at which this stretch of it ends.
     end: usize,
     /// Of the stretches before.
@@ -244,7 +240,6 @@ impl<'a> Tuner<'a> {
             options,
             search: None,
             first: VecDeque::new(),
-            similar: vec![],
             end: 0,
             spent_secs: 0.0,
             measured: Vec::new(),
@@ -269,21 +264,6 @@ impl<'a> Tuner<'a> {
     pub fn first(mut self, candidates: Vec<Candidate>) -> Tuner<'a> {
         self.first = candidates.into();
         self
-    }
-
-    /// Measures first what the best of similar tasks come to here, if the search has not begun: other sizes of the same loops. Of those
-    /// given at most [`N_CARRIED`] are tried, from the nearest sizes.
-    pub fn similar(&mut self, known: Vec<(Space, Config)>) {
-        if self.options.parts.transfer && self.options.strategy == spec::Strategy::Syntune {
-            self.similar = known;
-        }
-    }
-
-    /// The fastest program so far, for searches of similar tasks.
-    pub fn fastest(&self) -> Option<(Space, Config)> {
-        let config = &self.measured[*self.ranked().first()?].config;
-        let space = self.search.as_ref()?.spaces.get(config.space)?;
-        Some((space.clone(), config.clone()))
     }
 
     /// Searches. `on_measurement` gets each new result as soon as it is known; save it there.
@@ -324,11 +304,7 @@ impl<'a> Tuner<'a> {
         let seed = child_seed(self.options.seed, "tune");
         let strategy = strategy::start(&self.options, &self.task, &spaces, seed);
         let seen = self.measured.iter().map(|m| m.hash).collect();
-        let mut first = std::mem::take(&mut self.first);
-        let carried = carried(&spaces, std::mem::take(&mut self.similar));
-        if !carried.is_empty() {
-            first.extend(self.runner.probe(&self.task, &carried)?.into_iter().flatten());
-        }
+        let first = std::mem::take(&mut self.first);
         Ok(Search { spaces, strategy, first, seen, tried: BTreeSet::new(), n_told: 0, refused: BTreeMap::new() })
     }
 
@@ -550,26 +526,6 @@ impl<'a> Tuner<'a> {
         let samples = winner.result.unwrap_or(Samples(vec![]));
         Ok(Some(Best { config: winner.config, hash: winner.hash, samples, library }))
     }
-}
-
-/// The best of similar tasks as configs of this one's spaces, those from the nearest sizes.
-fn carried(spaces: &[Space], similar: Vec<(Space, Config)>) -> Vec<Proposal> {
-    let mut found: Vec<(f64, Config)> = Vec::new();
-    for (from, config) in similar {
-        let same = |(number, space): &(usize, &Space)| space.origin == Origin::Tiles || *number == config.space;
-        let alike = spaces.iter().enumerate().filter(same).find_map(|(number, space)| Some((space.distance(&from)?, number, space)));
-        if let Some((distance, number, space)) = alike {
-            found.push((distance, space.carry(number, &config)));
-        }
-    }
-    found.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut chosen: Vec<Config> = Vec::new();
-    for (_, config) in found {
-        if chosen.len() < N_CARRIED && !chosen.contains(&config) {
-            chosen.push(config);
-        }
-    }
-    chosen.into_iter().map(Proposal::Exact).collect()
 }
 
 /// Removes a kernel's private folder.

@@ -120,46 +120,6 @@ impl Space {
         found
     }
 
-    /// How unlike the loops of two spaces are whose choices are of the same kinds, by the ratios of their extents (log2, summed); `None`
-    /// where the choices differ.
-    pub fn distance(&self, other: &Space) -> Option<f64> {
-        if self.origin != other.origin || self.knobs.len() != other.knobs.len() {
-            return None;
-        }
-        let apart = |(a, b): (&Knob, &Knob)| match (a, b) {
-            (Knob::PerfectTile { extent: a, n, .. }, Knob::PerfectTile { extent: b, n: m, .. }) if n == m => {
-                Some((*a as f64 / *b as f64).log2().abs())
-            }
-            (Knob::Categorical { n }, Knob::Categorical { n: m }) if n == m => Some(0.0),
-            (Knob::ComputeLocation, Knob::ComputeLocation) => Some(0.0),
-            _ => None,
-        };
-        self.knobs.iter().zip(&other.knobs).map(apart).sum()
-    }
-
-    /// What a config of a space with the same kinds of choices comes to here, as this task's space `number`: tiles cut as nearly alike as
-    /// the sizes allow, from the innermost out.
-    pub fn carry(&self, number: usize, config: &Config) -> Config {
-        let decision = |(knob, decision): (&Knob, &Decision)| match (knob, decision) {
-            (Knob::PerfectTile { extent, n, max_innermost }, Decision::PerfectTile(theirs)) => {
-                let mut factors = vec![1; *n];
-                let mut left = *extent;
-                for place in (1..*n).rev() {
-                    let wanted = theirs.get(place).copied().unwrap_or(1);
-                    let most = if place == n - 1 { *max_innermost } else { left };
-                    let apart = |d: &i64| (*d as f64 / wanted as f64).ln().abs();
-                    let nearest = divisors(left).into_iter().filter(|&d| d <= most).min_by(|a, b| apart(a).total_cmp(&apart(b)));
-                    factors[place] = nearest.unwrap_or(1);
-                    left /= factors[place];
-                }
-                factors[0] = left;
-                Decision::PerfectTile(factors)
-            }
-            (_, other) => other.clone(),
-        };
-        Config { space: number, decisions: self.knobs.iter().zip(&config.decisions).map(decision).collect() }
-    }
-
     /// Random decisions: each divisor of a tile equally likely from the innermost out.
     pub fn random(&self, number: usize, rng: &mut impl Rng) -> Config {
         let decision = |knob: &Knob, rng: &mut _| match *knob {

@@ -109,10 +109,6 @@ pub fn tune_model(
         if late && !searches[place].curve.is_empty() {
             break StopReason::TimeLimit { secs: options.limit_secs };
         }
-        if searches[place].curve.is_empty() {
-            let similar = searches.iter().filter_map(|s| s.tuner.fastest()).collect();
-            searches[place].tuner.similar(similar);
-        }
         // without any program a model cannot run
         let n = if late { 1 } else { slice.min(n_left) };
         let search = &mut searches[place];
