@@ -14,7 +14,7 @@ fn runner() -> LocalRunner {
     LocalRunner::new(Limits { n_compilers: 1, ..Limits::default() }).unwrap()
 }
 
-fn task(module: Module) -> Task {
+fn task_of(module: Module) -> Task {
     Task { computation: Computation::Module(module), target: "host".into(), n_threads: 1 }
 }
 
@@ -22,14 +22,14 @@ fn task(module: Module) -> Task {
 fn workloads_of_stock_metaschedule_are_tuned_and_checked() {
     let runner = runner();
     let modules = runner.modules(&file("database_workload.json")).unwrap();
-    let [cast, softmax] = &modules[..] else { panic!("{} modules", modules.len()) };
+    let [cast, softmax, root] = &modules[..] else { panic!("{} modules", modules.len()) };
     assert!(cast.as_ref().unwrap_err().contains("not of float32"), "{cast:?}");
     let softmax = softmax.clone().unwrap();
     let parameter = |is_output| Parameter { shape: vec![8, 36], is_output };
     assert_eq!(softmax.parameters, [parameter(false), parameter(true)]);
     assert!(softmax.n_flops >= 8.0 * 36.0, "{}", softmax.n_flops);
     assert_eq!(runner.modules(&file("softmax.json")).unwrap()[0].as_ref().unwrap().parameters, softmax.parameters);
-    let task = task(softmax);
+    let task = task_of(softmax);
     let mut n_works = 0;
     let outcome = Tuner::new(&runner, task.clone(), Options::new(6, 1)).run(&mut |m| n_works += usize::from(m.result.is_ok())).unwrap();
     assert!(n_works > 0, "{outcome:?}");
@@ -38,8 +38,12 @@ fn workloads_of_stock_metaschedule_are_tuned_and_checked() {
     std::fs::copy(file("database_workload.json"), folder.path().join("database_workload.json")).unwrap();
     let best = outcome.best.unwrap();
     runner.record(&task, &best.config, &best.samples, folder.path()).unwrap();
+    // negative data have no root
+    let root = task_of(root.clone().unwrap());
+    let outcome = Tuner::new(&runner, root, Options::new(2, 1)).run(&mut |_| {}).unwrap();
+    assert!(outcome.best.is_some(), "{outcome:?}");
     let lines = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap().lines().count();
-    assert_eq!((lines("database_workload.json"), lines("database_tuning_record.json")), (2, 1));
+    assert_eq!((lines("database_workload.json"), lines("database_tuning_record.json")), (3, 1));
     let (known, n_foreign) = runner.records(&task, folder.path(), 9).unwrap();
     assert_eq!((known.len(), n_foreign), (1, 0));
     assert_eq!(known[0].0.config, best.config);
@@ -59,7 +63,7 @@ fn the_module_of_a_nest_is_the_same_task() {
     let shapes = |outputs| module.parameters.iter().filter(|p| p.is_output == outputs).map(|p| p.shape.clone()).collect::<Vec<_>>();
     assert_eq!(shapes(true), [nest.tensors[nest.output()].shape.clone()]);
     assert_eq!(shapes(false).len(), nest.parameters().len() - 1);
-    let of_module = task(module);
+    let of_module = task_of(module);
     assert_eq!(runner.spaces(&of_module).unwrap(), spaces);
     // the same program, and one that is measured
     assert_eq!(runner.probe(&of_module, &[Proposal::Exact(config.config.clone())]).unwrap().remove(0).unwrap().hash, config.hash);

@@ -64,7 +64,7 @@ pub struct LocalRunner {
     work: TempDir,
     n_folders: AtomicUsize,
     /// By task.
-    references: Mutex<HashMap<u64, Result<Expected, Failure>>>,
+    references: Mutex<HashMap<u64, Result<Reference, Failure>>>,
     /// Built and not measured yet, by task and program.
     prepared: Mutex<HashMap<(u64, u64), Result<Built, Failure>>>,
     gate: Gate,
@@ -135,8 +135,12 @@ pub struct Built {
     pub trace: serde_json::Value,
 }
 
-/// What tensors must be, as files.
-type Expected = Vec<(usize, PathBuf)>;
+/// The unscheduled kernel as a program, and what its outputs must be, as files.
+#[derive(Clone)]
+struct Reference {
+    program: Program,
+    expected: Vec<(usize, PathBuf)>,
+}
 
 /// Of one build: built, failed, or the caller's fault.
 type Outcome = Result<Result<Built, Failure>>;
@@ -326,7 +330,7 @@ impl LocalRunner {
     }
 
     /// The expected outputs of a task: its unscheduled kernel's, where there is a nest checked against the interpreter once.
-    fn reference(&self, task: &Task) -> Result<Result<Expected, Failure>> {
+    fn reference(&self, task: &Task) -> Result<Result<Reference, Failure>> {
         let key = key(task)?;
         if let Some(known) = lock(&self.references).get(&key) {
             return Ok(known.clone());
@@ -336,31 +340,41 @@ impl LocalRunner {
         Ok(made)
     }
 
-    fn make_reference(&self, task: &Task) -> Result<Result<Expected, Failure>> {
+    fn make_reference(&self, task: &Task) -> Result<Result<Reference, Failure>> {
         let plain = match self.build(task, None)? {
             Ok(built) => built,
             Err(failure) => return Ok(Err(failure)),
         };
         let folder = self.folder()?;
         let (program, outputs) = program(task, &plain.library);
-        let files: Expected = outputs.into_iter().map(|t| (t, folder.join(format!("expected{t}.f32")))).collect();
-        let request = MeasureRequest {
+        let expected: Vec<(usize, PathBuf)> = outputs.into_iter().map(|t| (t, folder.join(format!("expected{t}.f32")))).collect();
+        let mut request = MeasureRequest {
             program,
-            expected: files.iter().map(|(t, _)| (*t, None)).collect(),
+            expected: expected.iter().map(|(t, _)| (*t, None)).collect(),
             tolerance: TOLERANCE,
-            save: files.clone(),
+            save: expected.clone(),
             effort: None,
         };
-        if let Err(failure) = self.run(&request, task.n_threads, self.limits.reference_secs)? {
+        let mut ran = self.run(&request, task.n_threads, self.limits.reference_secs)?;
+        if matches!((&ran, &task.computation), (Err(Failure::NotFinite), Computation::Module(_))) {
+            // roots and logarithms want positive data
+            for slot in &mut request.program.tensors {
+                if let Fill::Random(seed) = slot.fill {
+                    slot.fill = Fill::Positive(seed);
+                }
+            }
+            ran = self.run(&request, task.n_threads, self.limits.reference_secs)?;
+        }
+        if let Err(failure) = ran {
             return Ok(Err(failure));
         }
-        if let (Computation::Nest(nest), Some((_, file))) = (&task.computation, files.first()) {
+        if let (Computation::Nest(nest), Some((_, file))) = (&task.computation, expected.first()) {
             let max_error = check(nest, &read_values(file)?)?;
             if max_error > TOLERANCE {
                 return Ok(Err(Failure::WrongResult { max_error }));
             }
         }
-        Ok(Ok(files))
+        Ok(Ok(Reference { program: request.program, expected }))
     }
 
     /// Builds in all compile workers, in fewer while a batch is measured. `None` where the stop flag came first.
@@ -451,9 +465,8 @@ pub fn program(task: &Task, library: &Path) -> (Program, Vec<usize>) {
             nest.parameters().into_iter().map(slot).collect()
         }
         Computation::Module(module) => {
-            // positive, for it may take roots and logarithms
             let slot = |(t, parameter): (usize, &Parameter)| {
-                let fill = if parameter.is_output { Fill::Nan } else { Fill::Positive(tensor_seed(t)) };
+                let fill = if parameter.is_output { Fill::Nan } else { Fill::Random(tensor_seed(t)) };
                 Slot { shape: parameter.shape.clone(), fill }
             };
             module.parameters.iter().enumerate().map(slot).collect()
@@ -533,10 +546,11 @@ impl Runner for LocalRunner {
             measurement.result = match (build, &reference) {
                 (Err(failure), _) => Err(failure),
                 (Ok(_), Err(failure)) => Err(failure.clone()),
-                (Ok(built), Ok(expected)) => {
+                (Ok(built), Ok(reference)) => {
                     let start = Instant::now();
-                    let (program, _) = program(task, &built.library);
-                    let expected = expected.iter().map(|(t, file)| (*t, Some(file.clone()))).collect();
+                    let mut program = reference.program.clone();
+                    program.steps.iter_mut().for_each(|step| step.library = built.library.clone());
+                    let expected = reference.expected.iter().map(|(t, file)| (*t, Some(file.clone()))).collect();
                     let request = MeasureRequest { program, expected, tolerance: TOLERANCE, save: vec![], effort: Some(*effort) };
                     let result = self.run(&request, task.n_threads, self.limits.run_secs)?;
                     measurement.steps = built.steps;

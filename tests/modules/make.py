@@ -11,7 +11,8 @@ x = relax.Var("x", relax.TensorType((8, 36), "float32"))
 with builder.function("main", [x]):
     with builder.dataflow():
         shares = builder.emit(relax.op.nn.softmax(x))
-        output = builder.emit_output(relax.op.astype(shares, "int32"))
+        roots = builder.emit(relax.op.sqrt(shares))
+        output = builder.emit_output(relax.op.astype(roots, "int32"))
     builder.emit_func_output(output)
 module = relax.transform.LegalizeOps()(builder.get())
 with open("relax.json", "w") as file:
