@@ -104,6 +104,36 @@ fn what_is_given_first_is_measured_first_and_once() {
     assert_eq!(order.len(), 12);
 }
 
+/// The fake, but TVM refuses the last category.
+struct Refusing(Fake);
+
+impl Runner for Refusing {
+    fn spaces(&self, task: &Task) -> Result<Vec<Space>> {
+        self.0.spaces(task)
+    }
+
+    fn probe(&self, task: &Task, proposals: &[Proposal]) -> Result<Vec<Result<Candidate, Failure>>> {
+        let refuse = |c: Candidate| match c.config.decisions[1] {
+            Decision::Categorical(3) => Err(Failure::DoesNotBuild(format!("TVM refused ScheduleSplit: {:?}", c.config))),
+            _ => Ok(c),
+        };
+        Ok(self.0.probe(task, proposals)?.into_iter().map(|answer| answer.and_then(refuse)).collect())
+    }
+
+    fn measure(&self, task: &Task, candidates: &[Candidate], effort: &Effort, known: &mut dyn FnMut(Measurement) -> bool) -> Result<()> {
+        self.0.measure(task, candidates, effort, known)
+    }
+}
+
+#[test]
+fn what_cannot_be_scheduled_is_counted_by_the_step_and_never_measured() {
+    let outcome = Tuner::new(&Refusing(Fake::default()), task(), Options::new(100, 1))
+        .run(&mut |m| assert_ne!(m.config.decisions[1], Decision::Categorical(3)))
+        .unwrap();
+    assert_eq!(outcome.refused.keys().collect::<Vec<_>>(), ["TVM refused ScheduleSplit"]);
+    assert_eq!(outcome.best.unwrap().config.decisions, [Decision::PerfectTile(vec![4, 8]), Decision::Categorical(2)]);
+}
+
 #[test]
 fn every_strategy_finds_the_best_of_a_small_space() {
     // MetaSchedule's own needs a real worker

@@ -53,7 +53,7 @@ const WORTH_TRAINING: f64 = 0.9;
 const PARTIAL_MARGIN: f64 = 1.3;
 /// A short training this far below the baseline's at the same point, beyond the allowed drop, is stopped.
 const HOPELESS_ACCURACY: f64 = 0.1;
-/// Accuracies this many times the allowed drop below the original's are of no use; of drops smaller than this, of this.
+/// Accuracies this many times the allowed drop below the original's are of no use to the proposer; a smaller drop counts as the least.
 const USELESS_DROPS: f64 = 3.0;
 const LEAST_DROP: f64 = 0.01;
 /// The share of time left that the final phase may overrun its estimate by.

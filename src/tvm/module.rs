@@ -51,13 +51,15 @@ pub fn describe(module: &Any) -> Result<Described> {
         let name: tvm_ffi::String = cast(field(&variable, "name_hint")?, "function name")?;
         functions.push((name.as_str().to_string(), function));
     }
-    let names = || functions.iter().map(|f| f.0.as_str()).collect::<Vec<_>>().join(", ");
-    let [(name, function)] = &functions[..] else { return refuse(format!("it has several functions ({}), not one `main`", names())) };
-    if name != "main" {
-        return refuse(format!("its function is called {name:?}, not `main`"));
+    if functions.iter().any(|(_, function)| field(function, "is_pure").is_ok()) {
+        return refuse("it is of Relax: extract its tasks first, with MetaSchedule's extract_tasks".into());
     }
-    if field(function, "is_pure").is_ok() {
-        return refuse("its function is of Relax: extract its tasks first, with MetaSchedule's extract_tasks".into());
+    let names = || functions.iter().map(|f| f.0.as_str()).collect::<Vec<_>>().join(", ");
+    let [(name, function)] = &functions[..] else {
+        return refuse(format!("it has several functions ({}), not one `main`: give each a module of its own", names()));
+    };
+    if name != "main" {
+        return refuse(format!("its function is called {name:?}, not `main`: rename it"));
     }
     let schedule = fresh(module, 1)?;
     let root = call!("s_tir.schedule.ScheduleGetSBlock", schedule, text("root"), text("main"))?;
