@@ -86,6 +86,39 @@ fn a_vector_across_two_groups_is_gathered() {
     assert!(gathered(64) > 8.0, "{}", gathered(64));
 }
 
+/// A 3×3 depthwise convolution with channels last.
+fn depthwise(channels: i64, size: i64) -> LoopNest {
+    let binding = Binding::of(&[("N", 1), ("C", channels), ("H", size), ("W", size), ("k", 3)]);
+    channels_last(&lower(&resolve("depthwise").unwrap(), &binding).unwrap()).0
+}
+
+#[test]
+fn a_border_that_stays_in_registers_costs_its_loads_alone() {
+    let space = |axes: &[i64], sums: &[i64]| {
+        let mut space = tiles(axes, sums);
+        space.knobs.insert(axes.len() + sums.len() + 1, Knob::Categorical { n: 3 });
+        space
+    };
+    let roofline = Roofline::new(&depthwise(128, 56), &[space(&[1, 56, 56, 128], &[3, 3])], 1);
+    let cycles = |rows: [i64; 2], sums: [i64; 2], place: i64, unrolled: i64| {
+        let axes = [vec![1, 1, 1], vec![1, 56 / rows[0], rows[0]], vec![1, 56 / rows[1], rows[1]], vec![8, 1, 16]];
+        let cuts = axes.into_iter().chain([sums.to_vec(), sums.to_vec()]).map(Decision::PerfectTile);
+        let rest = [0, place, unrolled].map(Decision::Categorical);
+        roofline.cycles(&Config { space: 0, decisions: cuts.chain(rest).collect() }).unwrap()
+    };
+    let held = cycles([2, 2], [1, 3], 2, 1);
+    // nine multiply-adds for each vector of 16 channels
+    let least = (56 * 56 * 128 / 16 * 9) as f64;
+    assert!(held >= least && held < 1.1 * least, "{held} of {least}");
+    for (what, other) in [
+        ("a copy of all first", cycles([2, 2], [1, 3], 0, 1)),
+        ("sums in a loop", cycles([2, 2], [3, 1], 2, 0)),
+        ("36 vectors of data and 16 of sums in 32 registers", cycles([4, 4], [1, 3], 2, 1)),
+    ] {
+        assert!(other > 1.5 * held, "{what}: {other}, {held}");
+    }
+}
+
 #[test]
 fn rows_are_equally_long_and_told_apart_by_space() {
     let nest = channels_last(&conv2d(32, 16, 14, 14, 3)).0;
@@ -242,6 +275,31 @@ mod real {
     use syntune::lower::channels_last;
     use syntune::tune::roofline::Roofline;
     use syntune::tune::*;
+
+    #[test]
+    fn a_border_is_right_wherever_it_is_copied() {
+        worker_program();
+        let runner = LocalRunner::new(Limits { n_compilers: 1, ..Limits::default() }).unwrap();
+        for n_threads in [1, 2] {
+            let task = Task { computation: super::depthwise(32, 6).into(), target: "host".into(), n_threads };
+            let space = runner.spaces(&task).unwrap().len() - 1;
+            let cut = |factors: &[i64]| Decision::PerfectTile(factors.to_vec());
+            let proposals: Vec<Proposal> = [(0, 0), (1, 0), (2, 0), (2, 1)]
+                .iter()
+                .map(|&(place, unrolled)| {
+                    let cuts = [cut(&[1, 1, 1]), cut(&[3, 1, 2]), cut(&[1, 3, 2]), cut(&[2, 1, 16]), cut(&[1, 3]), cut(&[1, 3])];
+                    let rest = [0, place, unrolled].map(Decision::Categorical);
+                    Proposal::Exact(Config { space, decisions: cuts.into_iter().chain(rest).collect() })
+                })
+                .collect();
+            let candidates: Vec<Candidate> = runner.probe(&task, &proposals).unwrap().into_iter().map(Result::unwrap).collect();
+            let mut results = vec![];
+            runner.measure(&task, &candidates, &Effort::QUICK, &mut |m| results.push(m.result) == ()).unwrap();
+            assert!(results.len() == 4 && results.iter().all(Result::is_ok), "{results:?}");
+            let hashes: std::collections::BTreeSet<u64> = candidates.iter().map(|c| c.hash).collect();
+            assert_eq!(hashes.len(), 4);
+        }
+    }
 
     #[test]
     fn metaschedule_describes_each_store_of_a_config() {

@@ -4,7 +4,7 @@ use crate::util::{conv2d, random_values, relative_error};
 use syntune::lower::index::Index;
 use syntune::lower::pad::pad;
 use syntune::lower::te::{module, te_script};
-use syntune::lower::{Access, Epilogue, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor, interp};
+use syntune::lower::{Access, Epilogue, Expr, Function, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor, interp};
 use syntune::tvm::{self, Buffer, Kernel, ffi};
 
 fn through_tvm(nest: &LoopNest, arguments: &[Vec<f32>]) -> Vec<f32> {
@@ -270,5 +270,28 @@ fn traces_of_our_own_schedules_replay_as_databases_hold_them() {
         syntune::call!("s_tir.schedule.TraceApplyJSONToSchedule", trace, fresh).unwrap();
         let replayed = syntune::call!("s_tir.schedule.ScheduleGetMod", fresh).unwrap();
         assert!(ffi::structural_equal(&replayed, &scheduled.module).unwrap(), "seed {seed}");
+    }
+}
+
+#[test]
+fn an_exponential_is_right_from_end_to_end() {
+    let mut values =
+        vec![0.0, -0.0, 1.0, -1.0, 88.0, 88.5, 88.722, 88.73, 200.0, f32::INFINITY, -87.0, -87.3, -104.0, f32::NEG_INFINITY, f32::NAN];
+    values.extend((0..2033).map(|i| -86.8 + 175.5 * i as f32 / 2033.0));
+    let n = values.len() as i64;
+    let x = Expr::Load(Access { tensor: 0, index: vec![Index::Var(0)] });
+    let tensor = |name: &str, role| Tensor { name: name.into(), shape: vec![n], role };
+    let axes = vec![Loop { name: "i".into(), extent: n }];
+    let stage = Stage { output: 1, axes, sums: vec![], reduction: Reduction::Sum, guards: vec![], body: x.apply(Function::Exp) };
+    let nest = LoopNest { name: "exp".into(), tensors: vec![tensor("x", Role::Input), tensor("y", Role::Output)], stages: vec![stage] };
+    for (x, found) in values.iter().zip(through_tvm(&nest, std::slice::from_ref(&values))) {
+        let expected = f64::from(*x).exp();
+        if *x < -86.9 {
+            assert!((0.0..2e-38).contains(&found), "exp({x}) = {found}");
+        } else if f64::from(*x) < f64::from(f32::MAX).ln() {
+            assert!((f64::from(found) / expected - 1.0).abs() < 3e-7, "exp({x}) = {found}, not {expected}");
+        } else {
+            assert_eq!(found.to_string(), (*x * f32::MAX).to_string(), "exp({x})");
+        }
     }
 }

@@ -52,7 +52,7 @@ pub fn space_of(spaces: &[Space], n: usize, starting: bool, rng: &mut impl Rng) 
 }
 
 /// Drafts of which one is kept where a roofline tells them apart: it costs microseconds.
-const N_SCORED: usize = 64;
+const N_SCORED: usize = 192;
 
 /// As [`draft`], with the cycles that the task's roofline expects; [`loss`] where it expects nothing. Of seven workloads the median
 /// draft was slower than the best known program by 1.12 (by [`loss`] 1.21, at random 6; geometric means of 12 drafts each).

@@ -33,8 +33,10 @@ const GATHER_CYCLES: f64 = 2.0;
 /// Cycles of a turn of a loop that is not written out, and of the begin of a tile.
 const LOOP_CYCLES: f64 = 1.0;
 const TILE_CYCLES: f64 = 8.0;
-/// Steps of inner sums that our own space writes out, at most; so `sketch` has it.
+/// Steps of inner sums that our own space writes out, at most; so `sketch` has it, and where it makes copies with a border.
 const UNROLLED: i64 = 16;
+const AT_TILE: i64 = 1;
+const AT_REGISTERS: i64 = 2;
 /// Cuts whose footprints are told: those of the space with most levels.
 const CUTS: usize = 5;
 
@@ -53,6 +55,55 @@ pub struct Roofline {
 struct Tiled {
     stage: usize,
     knob: usize,
+    reads: Vec<Accessed>,
+    written: Accessed,
+    /// Copies that our own space makes for this stage alone, in the order of the knobs that place them.
+    copies: Vec<usize>,
+}
+
+/// An access, and what is asked of it for each config.
+struct Accessed {
+    access: Access,
+    /// Does it read elsewhere when this loop turns?
+    moves: Vec<bool>,
+    /// Does the next turn of the last axis read the next element?
+    is_contiguous: bool,
+}
+
+impl Accessed {
+    fn new(access: Access, stage: &Stage) -> Accessed {
+        let moves = (0..stage.loops().count()).map(|l| access.index.iter().any(|i| i.loops().contains(&l))).collect();
+        let is_contiguous = stage.axes.len().checked_sub(1).is_some_and(|last| contiguous(&access, last));
+        Accessed { access, moves, is_contiguous }
+    }
+
+    /// Different elements that are read while one loop turns so often, at most.
+    fn turns(&self, along: usize, trips: i64) -> i64 {
+        if !self.moves[along] {
+            return 1;
+        }
+        let mut extents = vec![1; self.moves.len()];
+        extents[along] = trips;
+        let width = |index: &Index| index.range(&extents).1 - index.range(&extents).0 + 1;
+        self.access.index.iter().map(width).product::<i64>().min(trips)
+    }
+
+    /// Bytes of the cache lines that are touched while loops turn so often.
+    fn bytes(&self, extents: &[i64]) -> f64 {
+        let width = |index: &Index| {
+            let (low, high) = index.range(extents);
+            (high - low + 1) as f64
+        };
+        let Some((last, others)) = self.access.index.split_last() else { return LINE_BYTES };
+        let lines = (4.0 * width(last) / LINE_BYTES).ceil();
+        others.iter().map(width).product::<f64>() * lines * LINE_BYTES
+    }
+
+    /// How often what is touched changes while these outer loops turn: those that turn fastest and do not move it cost nothing.
+    fn turns_of(&self, levels: &[Vec<(usize, i64)>]) -> f64 {
+        let outside = levels.iter().flatten().rev().skip_while(|&&(l, trips)| trips == 1 || !self.moves[l]);
+        outside.map(|l| l.1 as f64).product()
+    }
 }
 
 /// What one reduction's cuts come to. Times are cycles of one core, counts are per innermost body.
@@ -144,7 +195,6 @@ impl Roofline {
             }
             factors.push(f);
         }
-        // the order of places and channels: the knob after the cuts
         let turned = ours && decisions.get(tiled.knob + n) == Some(&Decision::Categorical(1));
         let levels = levels(&factors, n_axes, ours, turned);
         let last = levels.len() - 1;
@@ -153,20 +203,46 @@ impl Roofline {
             levels[from..].iter().flatten().for_each(|&(l, trips)| extents[l] *= trips);
             extents
         };
-        let reads = reads(stage);
-        let written = Access { tensor: stage.output, index: (0..n_axes).map(Index::Var).collect() };
+        let (reads, written) = (&tiled.reads, &tiled.written);
         let tile = inner(last);
         let lanes = tile[n_axes - 1];
         // a vector that is not full costs as many instructions as its size has binary digits
         let vectors = (lanes / LANES + i64::from((lanes % LANES).count_ones())) as f64;
         let rows = tile[..n_axes - 1].iter().product::<i64>() as f64;
+        let terms = factors[n_axes..].iter().map(|f| f[1]).product::<i64>();
+        // the order, the places of copies, and whether sums are written out: the knobs after the cuts
+        let chosen = |i: usize| match decisions.get(tiled.knob + n + i) {
+            Some(Decision::Categorical(value)) if ours => Some(*value),
+            _ => None,
+        };
+        let all_out = terms <= UNROLLED && chosen(1 + tiled.copies.len()) == Some(1) && levels[2].iter().all(|l| l.1 == 1);
+        let (mut copied, mut held_loads) = (0.0, 0.0);
+        let mut held = Vec::new();
+        for (i, tensor) in tiled.copies.iter().enumerate() {
+            let Some(access) = reads.iter().find(|a| a.access.tensor == *tensor) else { continue };
+            let level = match chosen(1 + i) {
+                Some(AT_TILE) => 1,
+                Some(AT_REGISTERS) => 2,
+                _ => 0,
+            };
+            let size = access.bytes(&inner(level));
+            let times = levels[..level].iter().flatten().map(|l| l.1 as f64).product::<f64>();
+            let rate = CACHE_RATES[usize::from(size > CACHE_BYTES[0])];
+            let is_held = level == 2 && all_out && size / LINE_BYTES + rows * vectors < REGISTERS;
+            if is_held {
+                held_loads += size / LINE_BYTES * LOAD_CYCLES;
+                held.push(*tensor);
+            } else {
+                copied += times * size / LINE_BYTES * (LOAD_CYCLES + STORE_CYCLES).max(2.0 * LINE_BYTES / rate);
+            }
+        }
         let (mut loads, mut gathers, mut weights) = (0.0, 0.0, 0.0f64);
-        for access in &reads {
-            if (n_axes..n).all(|l| turns(access, l, stage.sums[l - n_axes].extent) == 1) {
+        for access in reads.iter().filter(|a| !held.contains(&a.access.tensor)) {
+            if (n_axes..n).all(|l| access.turns(l, stage.sums[l - n_axes].extent) == 1) {
                 continue;
             }
-            let times = (0..n_axes - 1).map(|l| turns(access, l, tile[l]) as f64).product::<f64>();
-            match (turns(access, n_axes - 1, lanes) > 1, contiguous(access, n_axes - 1)) {
+            let times = (0..n_axes - 1).map(|l| access.turns(l, tile[l]) as f64).product::<f64>();
+            match (access.turns(n_axes - 1, lanes) > 1, access.is_contiguous) {
                 (false, _) => loads += times * BROADCAST_CYCLES,
                 (true, true) => {
                     loads += times * vectors * LOAD_CYCLES;
@@ -181,17 +257,28 @@ impl Roofline {
         let iterations = stage.extents().iter().product::<i64>() as f64;
         let bodies = iterations / (rows * lanes as f64);
         let tiles = stage.axes.iter().map(|l| l.extent).product::<i64>() as f64 / (rows * lanes as f64);
-        let terms = factors[n_axes..].iter().map(|f| f[1]).product::<i64>();
         let spilled = (registers - REGISTERS).max(0.0) * SPILL_CYCLES;
-        let body = ops.max(loads + GATHER_CYCLES * gathers).max(LATENCY) + spilled;
-        let unrolled = if terms <= UNROLLED { terms } else { 1 };
-        let compute = bodies * (body + LOOP_CYCLES / unrolled as f64) + tiles * (rows * vectors * STORE_CYCLES + TILE_CYCLES);
-        let bytes = |access: &Access, from: usize| bytes(access, &inner(from));
-        let whole = |from: usize| reads.iter().chain([&written]).map(|a| bytes(a, from)).sum::<f64>();
+        let loads_in_all = loads + GATHER_CYCLES * gathers;
+        let stores = rows * vectors * STORE_CYCLES;
+        let compute = if all_out {
+            // one tile's code is straight: its loads, sums and stores overlap, also with those of the next tile
+            let straight = (terms as f64 * ops.max(loads_in_all)).max(terms as f64 * loads_in_all + held_loads).max(stores);
+            tiles * (straight + terms as f64 * spilled + LOOP_CYCLES)
+        } else {
+            let body = ops.max(loads_in_all).max(LATENCY) + spilled;
+            let unrolled = if terms <= UNROLLED { terms } else { 1 };
+            bodies * (body + LOOP_CYCLES / unrolled as f64) + tiles * (stores + TILE_CYCLES)
+        };
+        let compute = compute + copied;
+        let whole = |from: usize| {
+            let extents = inner(from);
+            reads.iter().chain([written]).map(|a| a.bytes(&extents)).sum::<f64>()
+        };
         let traffic = CACHE_BYTES.map(|size| {
             let fits = (0..=last).find(|&k| whole(k) <= size).unwrap_or(last);
-            let brought = reads.iter().map(|a| bytes(a, fits) * turns_of(a, &levels[..fits])).sum::<f64>();
-            let sums = if ours { bytes(&written, 0) } else { 2.0 * bytes(&written, fits) * turns_of(&written, &levels[..fits]) };
+            let extents = inner(fits);
+            let brought = reads.iter().map(|a| a.bytes(&extents) * a.turns_of(&levels[..fits])).sum::<f64>();
+            let sums = if ours { written.bytes(&inner(0)) } else { 2.0 * written.bytes(&extents) * written.turns_of(&levels[..fits]) };
             brought + sums
         });
         let outer = levels[0].iter().map(|l| l.1 as f64).product::<f64>();
@@ -245,13 +332,27 @@ fn align(nest: &LoopNest, space: &Space) -> Vec<Tiled> {
         let next = reductions.filter(free).find(|&s| fits(&nest.stages[s], knob));
         match next {
             Some(stage) => {
-                found.push(Tiled { stage, knob });
+                found.push(tiled(nest, stage, knob));
                 knob += nest.stages[stage].loops().count();
             }
             None => knob += 1,
         }
     }
     found
+}
+
+fn tiled(nest: &LoopNest, number: usize, knob: usize) -> Tiled {
+    let stage = &nest.stages[number];
+    let whole = Access { tensor: stage.output, index: (0..stage.axes.len()).map(Index::Var).collect() };
+    let reads = reads(stage).into_iter().map(|a| Accessed::new(a, stage)).collect();
+    Tiled { stage: number, knob, reads, written: Accessed::new(whole, stage), copies: copies(nest, number) }
+}
+
+/// What stages without sums write that this stage alone reads.
+fn copies(nest: &LoopNest, stage: usize) -> Vec<usize> {
+    let is_read = |s: usize, tensor: usize| reads(&nest.stages[s]).iter().any(|a| a.tensor == tensor);
+    let written = nest.stages[..stage].iter().filter(|s| s.sums.is_empty()).map(|s| s.output);
+    written.filter(|&t| (0..nest.stages.len()).all(|s| is_read(s, t) == (s == stage))).collect()
 }
 
 /// The loops of each level, outermost first, with their turns.
@@ -279,35 +380,9 @@ fn reads(stage: &Stage) -> Vec<Access> {
     found
 }
 
-/// Different elements that an access reads while one loop turns so often, at most.
-fn turns(access: &Access, along: usize, trips: i64) -> i64 {
-    let mut extents = vec![1; access.index.iter().flat_map(Index::loops).max().unwrap_or(0).max(along) + 1];
-    extents[along] = trips;
-    let width = |index: &Index| index.range(&extents).1 - index.range(&extents).0 + 1;
-    access.index.iter().map(width).product::<i64>().min(trips)
-}
-
 /// Does the next turn of a loop read the next element?
 fn contiguous(access: &Access, along: usize) -> bool {
     let Some((last, others)) = access.index.split_last() else { return false };
     let step = |index: &Index| index.affine().and_then(|(terms, _)| terms.iter().find(|t| t.0 == along).map(|t| t.1));
     step(last) == Some(1) && others.iter().all(|i| !i.loops().contains(&along))
-}
-
-/// Bytes of the cache lines that an access touches while loops turn so often.
-fn bytes(access: &Access, extents: &[i64]) -> f64 {
-    let width = |index: &Index| {
-        let (low, high) = index.range(extents);
-        (high - low + 1) as f64
-    };
-    let Some((last, others)) = access.index.split_last() else { return LINE_BYTES };
-    let lines = (4.0 * width(last) / LINE_BYTES).ceil();
-    others.iter().map(width).product::<f64>() * lines * LINE_BYTES
-}
-
-/// How often what an access touches changes while these outer loops turn: those that turn fastest and do not move it cost nothing.
-fn turns_of(access: &Access, levels: &[Vec<(usize, i64)>]) -> f64 {
-    let moves = |l: usize| access.index.iter().any(|i| i.loops().contains(&l));
-    let outside = levels.iter().flatten().rev().skip_while(|&&(l, trips)| trips == 1 || !moves(l));
-    outside.map(|l| l.1 as f64).product()
 }

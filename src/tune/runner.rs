@@ -40,9 +40,9 @@ pub trait Runner: Sync {
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub n_compilers: usize,
-    /// For one build or one round of probes.
+    /// For one build or one round of probes, at most.
     pub build_secs: f64,
-    /// For loading, verifying and timing one kernel.
+    /// For loading, verifying and timing one kernel, at most.
     pub run_secs: f64,
     /// For the unscheduled kernel that expected outputs come from.
     pub reference_secs: f64,
@@ -140,6 +140,19 @@ pub struct Built {
 struct Reference {
     program: Program,
     expected: Vec<(usize, PathBuf)>,
+    /// What it took to build, and to load and run once.
+    build_secs: f64,
+    run_secs: f64,
+}
+
+/// A candidate is given up after so many times what the unscheduled kernel took, but not before so many seconds.
+const PATIENCE: f64 = 20.0;
+const LEAST_LIMIT_SECS: f64 = 5.0;
+
+/// Seconds after which a candidate is given up, by what the unscheduled kernel took: those that go on are never good, as where a
+/// block is computed again and again inside of another, and a search would wait for them as long as for all others.
+fn limit(plain_secs: f64, most_secs: f64) -> f64 {
+    (PATIENCE * plain_secs).max(LEAST_LIMIT_SECS).min(most_secs)
 }
 
 /// Of one build: built, failed, or the caller's fault.
@@ -221,9 +234,9 @@ impl LocalRunner {
     }
 
     /// Asks one compile worker, whose turn it may not be yet.
-    fn compile(&self, worker: &Mutex<Option<Child>>, request: &CompileRequest) -> Result<Result<CompileAnswer, Failure>> {
+    fn compile(&self, worker: &Mutex<Option<Child>>, request: &CompileRequest, secs: f64) -> Result<Result<CompileAnswer, Failure>> {
         let mut slot = lock(worker);
-        let mut ask = |request: &CompileRequest| self.ask::<_, CompileAnswer>(&mut slot, "compile", &[], request, self.limits.build_secs);
+        let mut ask = |request: &CompileRequest| self.ask::<_, CompileAnswer>(&mut slot, "compile", &[], request, secs);
         match ask(request)? {
             Ok(CompileAnswer::Failed(failure)) => Ok(Err(failure)),
             Ok(CompileAnswer::Refused(message)) => Err(Error::Invalid(message)),
@@ -245,7 +258,7 @@ impl LocalRunner {
     }
 
     fn compiler(&self, request: &CompileRequest) -> Result<Result<CompileAnswer, Failure>> {
-        self.compile(&self.compilers[0], request)
+        self.compile(&self.compilers[0], request, self.limits.build_secs)
     }
 
     /// The target as full JSON: the host named by LLVM, defaults filled in.
@@ -341,10 +354,12 @@ impl LocalRunner {
     }
 
     fn make_reference(&self, task: &Task) -> Result<Result<Reference, Failure>> {
+        let start = Instant::now();
         let plain = match self.build(task, None)? {
             Ok(built) => built,
             Err(failure) => return Ok(Err(failure)),
         };
+        let build_secs = start.elapsed().as_secs_f64();
         let folder = self.folder()?;
         let (program, outputs) = program(task, &plain.library);
         let expected: Vec<(usize, PathBuf)> = outputs.into_iter().map(|t| (t, folder.join(format!("expected{t}.f32")))).collect();
@@ -355,7 +370,9 @@ impl LocalRunner {
             save: expected.clone(),
             effort: None,
         };
+        let start = Instant::now();
         let mut ran = self.run(&request, task.n_threads, self.limits.reference_secs)?;
+        let run_secs = start.elapsed().as_secs_f64();
         if matches!((&ran, &task.computation), (Err(Failure::NotFinite), Computation::Module(_))) {
             // roots and logarithms want positive data
             for slot in &mut request.program.tensors {
@@ -374,12 +391,13 @@ impl LocalRunner {
                 return Ok(Err(Failure::WrongResult { max_error }));
             }
         }
-        Ok(Ok(Reference { program: request.program, expected }))
+        Ok(Ok(Reference { program: request.program, expected, build_secs, run_secs }))
     }
 
     /// Builds in all compile workers, in fewer while a batch is measured. `None` where the stop flag came first.
     fn build_all(&self, task: &Task, candidates: &[Candidate]) -> Result<Vec<Option<Result<Built, Failure>>>> {
         let folders = candidates.iter().map(|_| self.folder()).collect::<Result<Vec<_>>>()?;
+        let limit_secs = limit(self.reference(task)?.map_or(f64::MAX, |r| r.build_secs), self.limits.build_secs);
         let next = AtomicUsize::new(0);
         let results: Mutex<Vec<Option<Outcome>>> = Mutex::new((0..candidates.len()).map(|_| None).collect());
         let n_beside = self.n_beside(task);
@@ -397,7 +415,7 @@ impl LocalRunner {
                         config: None,
                         trace: serde_json::Value::Null,
                     })),
-                    _ => self.compile(&self.compilers[i], &request).and_then(built),
+                    _ => self.compile(&self.compilers[i], &request, limit_secs).and_then(built),
                 };
                 lock(&results)[at] = Some(done);
             }
@@ -552,7 +570,8 @@ impl Runner for LocalRunner {
                     program.steps.iter_mut().for_each(|step| step.library = built.library.clone());
                     let expected = reference.expected.iter().map(|(t, file)| (*t, Some(file.clone()))).collect();
                     let request = MeasureRequest { program, expected, tolerance: TOLERANCE, save: vec![], effort: Some(*effort) };
-                    let result = self.run(&request, task.n_threads, self.limits.run_secs)?;
+                    let limit_secs = limit(reference.run_secs, self.limits.run_secs);
+                    let result = self.run(&request, task.n_threads, limit_secs)?;
                     measurement.steps = built.steps;
                     measurement.steps.run_secs = start.elapsed().as_secs_f64();
                     measurement.library = Some(built.library);

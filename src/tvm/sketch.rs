@@ -26,6 +26,10 @@ const DATA_PARALLEL: i64 = 0;
 /// Where a copy with a border of zeros is made.
 const AT_ROOT: i64 = 0;
 const AT_TILE: i64 = 1;
+/// For each register tile: where the sums are short, as in a depthwise convolution, LLVM keeps the whole copy in registers.
+const AT_REGISTERS: i64 = 2;
+/// Loops of such a copy that are written out: so many vectors.
+const MAX_COPIED: i64 = 64;
 
 /// A block before it was scheduled.
 struct Block {
@@ -182,29 +186,44 @@ fn tile(chooser: &mut Chooser, block: &Block, writer: Option<&Block>, pads: &[&B
         call!("s_tir.schedule.ScheduleReverseComputeAt", *schedule, writer, *last, true, -1i64)?;
     }
     for pad in pads {
-        let place = chooser.one_of(&[AT_ROOT, AT_TILE])?;
-        match &outer {
-            Some(outer) if place == AT_TILE => {
+        let place = chooser.one_of(&[AT_ROOT, AT_TILE, AT_REGISTERS])?;
+        match (place, &outer, levels[1].last()) {
+            (AT_TILE, Some(outer), _) => {
                 call!("s_tir.schedule.ScheduleComputeAt", *schedule, pad.block, *outer, true, -1i64)?;
                 vectorize(schedule, &pad.block)?;
+            }
+            (AT_REGISTERS, _, Some(inner)) => {
+                call!("s_tir.schedule.ScheduleComputeAt", *schedule, pad.block, *inner, true, -1i64)?;
+                vectorize(schedule, &pad.block)?;
+                let n_outer = levels[1].len() + if n_cores > 1 { 1 } else { levels[0].len() };
+                if let Some((_, own)) = loops(schedule, &pad.block)?.get(n_outer..).and_then(<[Any]>::split_last) {
+                    unroll(schedule, own, MAX_COPIED)?;
+                }
             }
             _ => stream(schedule, pad, n_cores)?,
         }
     }
     let n_steps = if chooser.one_of(&[0, 1])? == 1 { MAX_UNROLLED } else { 1 };
-    let mut product = 1;
-    for of in levels[3].iter().rev() {
-        product *= extent(schedule, of)?.unwrap_or(i64::from(i32::MAX));
-        if product <= n_steps {
-            call!("s_tir.schedule.ScheduleUnroll", *schedule, *of)?;
-        }
-    }
+    unroll(schedule, &levels[3], n_steps)?;
     let n_tile = levels[4].len();
     registers(schedule, &block.block, n_tile)?;
     registers(schedule, &writer, n_tile)?;
     // not before: what is left without its beginning is no reduction to TVM, and cannot be vectorized
     let first = call!("s_tir.schedule.ScheduleDecomposeReduction", *schedule, block.block, levels[2][0])?;
     registers(schedule, &first, n_tile)
+}
+
+/// Writes loops out from the innermost on, while they have no more than so many steps together.
+fn unroll(schedule: &Any, nested: &[Any], most: i64) -> Result<()> {
+    let mut n_steps = 1i64;
+    for of in nested.iter().rev() {
+        n_steps = n_steps.saturating_mul(extent(schedule, of)?.unwrap_or(i64::MAX));
+        if n_steps > most {
+            break;
+        }
+        call!("s_tir.schedule.ScheduleUnroll", *schedule, *of)?;
+    }
+    Ok(())
 }
 
 /// Writes the innermost loops out, the last as a vector.
