@@ -253,6 +253,8 @@ names! {
         Random = "random",
         /// MetaSchedule's own search.
         Evolutionary = "evolutionary",
+        /// AutoTVM's search: simulated annealing over a cost model.
+        Annealing = "annealing",
         /// Adaptive exploration by an agent, adaptive sampling.
         Chameleon = "chameleon",
         /// Coordinate descent (Droplet Search) from a likely config.

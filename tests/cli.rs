@@ -185,11 +185,11 @@ fn an_operator_is_tuned_with_shares_of_the_peak() {
     let folder = tempfile::tempdir().unwrap();
     let database = folder.path().to_str().unwrap();
     let conv = ["tune", "conv", "--shape", "N=1,Ci=8,Co=16,H=6,W=6,k=3", "--format", "json", "--database", database];
-    let output = syntune(&[&conv[..], &["--trials", "3"]].concat(), "");
+    let output = syntune(&[&conv[..], &["--trials", "1"]].concat(), "");
     let talk = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(0), "{talk}");
     let row: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((row["version"].as_i64(), row["outcome"]["n_measured"].as_i64()), (Some(1), Some(3)));
+    assert_eq!((row["version"].as_i64(), row["outcome"]["n_measured"].as_i64()), (Some(1), Some(1)));
     let secs = row["outcome"]["median_secs"].as_f64().unwrap();
     let gflops = row["gflops"].as_f64().unwrap();
     assert!((gflops * 1e9 * secs / (2.0 * 8.0 * 16.0 * 36.0 * 9.0) - 1.0).abs() < 1e-6, "{row}");
@@ -197,12 +197,38 @@ fn an_operator_is_tuned_with_shares_of_the_peak() {
     // without a terminal plain lines, few of them, the last with all programs
     assert!(!talk.contains('\r') && talk.lines().count() <= 5, "{talk}");
     let last = talk.lines().last().unwrap();
-    assert!(last.starts_with("3/3 programs; best ") && last.contains(" GFLOP/s (") && last.ends_with(" % of peak)"), "{talk}");
+    assert!(last.starts_with("1/1 programs; best ") && last.contains(" GFLOP/s (") && last.ends_with(" % of peak)"), "{talk}");
     // what was recorded is tried first
     let again = syntune(&[&conv[..], &["--trials", "1", "--seed", "7"]].concat(), "");
     let again_row: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
     assert_eq!(again_row["outcome"]["config"], row["outcome"]["config"]);
     assert!(String::from_utf8(again.stderr).unwrap().contains("1 recorded programs are tried first, 0 records"));
+}
+
+#[cfg(feature = "tvm")]
+#[test]
+fn a_search_that_is_killed_leaves_its_bests() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().to_str().unwrap();
+    let conv = ["tune", "conv", "--shape", "N=1,Ci=8,Co=16,H=6,W=6,k=3", "--database", database];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_syntune"))
+        .args([&conv[..], &["--trials", "5000"]].concat())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let records = folder.path().join("database_tuning_record.json");
+    let is_there = || std::fs::read_to_string(&records).is_ok_and(|text| text.ends_with('\n'));
+    while !is_there() {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before it recorded anything");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let again = syntune(&[&conv[..], &["--trials", "1"]].concat(), "");
+    let talk = String::from_utf8(again.stderr).unwrap();
+    assert_eq!(again.status.code(), Some(0), "{talk}");
+    assert!(talk.contains(" recorded programs are tried first, 0 records"), "{talk}");
 }
 
 #[cfg(feature = "tvm")]
@@ -243,7 +269,7 @@ fn the_slots_of_a_trial_are_tuned_in_one_budget() {
     let secs = sum(&|r| r["count"].as_f64().unwrap() * r["outcome"]["median_secs"].as_f64().unwrap());
     assert!((secs / all["secs"].as_f64().unwrap() - 1.0).abs() < 1e-9, "{output}");
     let records = std::fs::read_to_string(database.join("database_tuning_record.json")).unwrap();
-    assert_eq!(records.lines().count(), rows.len());
+    assert!(records.lines().count() >= rows.len(), "{records}");
     let output = done(&["tune", &format!("{store}#1"), "--trials", "5", "--format", "csv"], "");
     assert_eq!(output.lines().count(), 1 + rows.len(), "{output}");
     assert!(output.starts_with("kernel,count,median_secs,"), "{output}");

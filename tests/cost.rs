@@ -294,7 +294,11 @@ mod real {
                 .collect();
             let candidates: Vec<Candidate> = runner.probe(&task, &proposals).unwrap().into_iter().map(Result::unwrap).collect();
             let mut results = vec![];
-            runner.measure(&task, &candidates, &Effort::QUICK, &mut |m| results.push(m.result) == ()).unwrap();
+            let keep = &mut |m: Measurement| {
+                results.push(m.result);
+                true
+            };
+            runner.measure(&task, &candidates, &Effort::QUICK, keep).unwrap();
             assert!(results.len() == 4 && results.iter().all(Result::is_ok), "{results:?}");
             let hashes: std::collections::BTreeSet<u64> = candidates.iter().map(|c| c.hash).collect();
             assert_eq!(hashes.len(), 4);

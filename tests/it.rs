@@ -1,5 +1,6 @@
 //! One integration binary, one file per room, in walk order.
 
+mod chameleon;
 mod cli;
 mod cost;
 #[cfg(feature = "tvm")]

@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use syntune::error::Result;
 use syntune::lower::LoopNest;
 use syntune::spec::Strategy;
-use syntune::tune::agent::Agent;
 use syntune::tune::cost::{CostModel, features};
 use syntune::tune::descent::{Descent, is_faster};
 use syntune::tune::draft::draft;
@@ -217,42 +216,6 @@ fn a_descent_ends_where_nothing_near_is_faster() {
         }
     }
     assert_eq!(descent.incumbent(), Some(&config(8, 2)));
-}
-
-#[test]
-fn an_agent_learns_to_walk_where_the_score_is_high() {
-    let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let sizes = [12, 9, 20];
-    let goal = [9.0, 2.0, 15.0];
-    let score = |places: &Vec<usize>| -> f64 {
-        places.iter().zip(goal).zip(sizes).map(|((&p, g), n)| 1.0 - ((p as f64 - g) / n as f64).abs()).sum::<f64>() / 3.0
-    };
-    let mut agent = Agent::new(&sizes, &mut rng);
-    let mut mean = || {
-        let seen = agent.explore(&mut |walk| walk.iter().map(score).collect(), &mut rng);
-        assert!(seen.iter().all(|(s, places)| *s == score(places) && places.iter().zip(sizes).all(|(&p, n)| p < n)));
-        seen.iter().map(|s| s.0).sum::<f64>() / seen.len() as f64
-    };
-    let first = mean();
-    let last = (0..5).map(|_| mean()).next_back().unwrap();
-    assert!(last > first + 0.03, "{first} before, {last} after six rounds");
-}
-
-#[test]
-fn sampled_plans_stand_for_their_clusters_and_none_was_measured() {
-    let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let sizes = [100, 100, 100];
-    // eight far corners, eight plans at each
-    let near = |corner: usize, i: usize| (0..3).map(|k| (corner >> k & 1) * 90 + (i >> k & 1)).collect::<Vec<usize>>();
-    let plans: Vec<Vec<usize>> = (0..8).flat_map(|corner| (0..8).map(move |i| (corner, i))).map(|(c, i)| near(c, i)).collect();
-    let visited: BTreeSet<Vec<usize>> = plans.iter().filter(|p| p[0] < 50).cloned().collect();
-    let found = sampler::sample(&plans, &sizes, &visited, 64, &mut rng);
-    assert!(found.iter().all(|p| !visited.contains(p)), "{found:?}");
-    let corners: BTreeSet<Vec<bool>> = found.iter().map(|p| p.iter().map(|&x| x >= 50).collect()).collect();
-    assert_eq!(corners.len(), 4, "{found:?}");
-    assert!(found.len() < plans.len() / 2, "{} of {}", found.len(), plans.len());
-    // too few to cluster
-    assert_eq!(sampler::sample(&plans[60..], &sizes, &BTreeSet::new(), 64, &mut rng).len(), 4);
 }
 
 #[test]

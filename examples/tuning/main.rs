@@ -7,7 +7,8 @@
 //! Strategies are those of `syntune tune`, and `metaschedule`: MetaSchedule's search on its own spaces alone, with our builder and
 //! runner; `stock`, `stock+droplet`: MetaSchedule as a whole in Python, without and with its post-optimization (`scripts/compare-metaschedule`
 //! installs it and says where it is by SYNTUNE_STOCK_PYTHON); `syntune-drafts`, `syntune-model`, `syntune-descent`: our strategy without one
-//! of its parts. `--table FILE` prints GFLOP/s of a file's searches, and how they compare; `references.jsonl`
+//! of its parts, `chameleon-exploration`, `chameleon-sampling`: Chameleon with annealing for its agent, or measuring all that it planned
+//! (`annealing` is without both). `--table FILE` prints GFLOP/s of a file's searches, and how they compare; `references.jsonl`
 //! beside this file holds MetaSchedule's search at 1,000 measurements on one Zen 4 core, made once, to be compared by shares of the peak.
 
 mod stock;
@@ -127,7 +128,9 @@ fn search(task: &Task, strategy: &str, n_trials: usize, seed: u64) -> Result<Val
         "drafts" => Parts { drafts: false, ..Parts::ALL },
         "model" => Parts { model: false, ..Parts::ALL },
         "descent" => Parts { descent: false, ..Parts::ALL },
-        _ => bail!("{strategy}: parts that can be left out are drafts, model and descent"),
+        "exploration" => Parts { exploration: false, ..Parts::ALL },
+        "sampling" => Parts { sampling: false, ..Parts::ALL },
+        _ => bail!("{strategy}: parts that can be left out are drafts, model and descent, of chameleon exploration and sampling"),
     };
     options.strategy = Strategy::named(name)
         .with_context(|| format!("known strategies: {}, metaschedule, stock, stock+droplet", Strategy::NAMES.join(", ")))?;

@@ -1,7 +1,7 @@
 //! `tune`: one operator, the slots of a trial, a whole model or modules of TVM's; its progress, and what came out.
 
 use super::{Exit, SHAPE, epilogue, interruptible, put, read_operator, slots_of};
-use crate::error::{Context, Error, Result, invalid};
+use crate::error::{Error, Result, invalid};
 use crate::lower;
 use crate::report::{self, Format};
 use crate::search::Slots;
@@ -11,12 +11,13 @@ use crate::store::{Store, Timing};
 use crate::synth::{Binding, Operator};
 use crate::tune::peak::{Calibration, calibrate};
 use crate::tune::tasks::{Kernel, tune_model};
-use crate::tune::{Best, Computation, Effort, Limits, LocalRunner, Measurement, Options, Outcome, StopReason, Task};
+use crate::tune::{Best, Computation, Config, Effort, Limits, LocalRunner, Measurement, Options, Outcome, Samples, StopReason, Task};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
 /// Records of a database that are tried for each kernel, the fastest.
@@ -74,7 +75,7 @@ pub(super) struct TuneArgs {
     /// Store the operator's images as [n, c, h, w]; without it channels come last, which schedules like better
     #[arg(long, conflicts_with_all = ["spec", "store"])]
     channels_first: bool,
-    /// A MetaSchedule JSON database in this folder: its records of these kernels are tried first, the best is appended
+    /// A MetaSchedule JSON database in this folder: its records of these kernels are tried first, each new best is appended
     #[arg(long)]
     database: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -294,27 +295,55 @@ pub(super) fn tune(args: &TuneArgs) -> Result<Exit> {
     }
     let start = Instant::now();
     let mut talk = Talk::new(&kernels, peak, n_trials);
-    let (outcomes, stop) = tune_model(&runner, &kernels, &options, &mut |place, m| talk.hear(place, m))?;
+    let folder = args.database.as_deref();
+    let (tuned, kept) = std::thread::scope(|scope| {
+        let (bests, known) = channel();
+        let keeper = folder.map(|folder| scope.spawn(|| keep(&runner, &kernels, folder, known)));
+        let mut best_secs = vec![f64::INFINITY; kernels.len()];
+        let tuned = tune_model(&runner, &kernels, &options, &mut |place, m| {
+            talk.hear(place, m);
+            if let (Ok(samples), true) = (&m.result, m.rank_secs() < best_secs[place]) {
+                best_secs[place] = m.rank_secs();
+                // nobody listens without a database
+                let _ = bests.send((place, m.config.clone(), samples.clone()));
+            }
+        });
+        drop(bests);
+        (tuned, keeper.map_or(Ok(()), |k| k.join().unwrap_or(Ok(()))))
+    });
     talk.end();
+    let (outcomes, stop) = tuned?;
     let stop = match &outcomes[..] {
         [one] => one.stop,
         _ => stop,
     };
-    if let Some(folder) = &args.database {
-        std::fs::create_dir_all(folder).context(|| format!("creating {}", folder.display()))?;
+    let found = Found { subject, kernels: &kernels, outcomes: &outcomes, peak, stop, total_secs: start.elapsed().as_secs_f64() };
+    found.print(args.format)?;
+    kept?;
+    if let Some(folder) = folder {
         for (kernel, outcome) in kernels.iter().zip(&outcomes) {
             if let Some(best) = &outcome.best {
                 runner.record(&kernel.task, &best.config, &best.samples, folder)?;
             }
         }
     }
-    let found = Found { subject, kernels: &kernels, outcomes: &outcomes, peak, stop, total_secs: start.elapsed().as_secs_f64() };
-    found.print(args.format)?;
     Ok(match stop {
         StopReason::Interrupted => Exit::Interrupted,
         _ if outcomes.iter().any(|o| o.best.is_none()) => Exit::Nothing,
         _ => Exit::Done,
     })
+}
+
+/// Writes each new best of a kernel to the database, beside the search, so that nothing is lost with it; of several that wait the last.
+fn keep(runner: &LocalRunner, kernels: &[Kernel], folder: &Path, known: Receiver<(usize, Config, Samples)>) -> Result<()> {
+    while let Ok((place, config, samples)) = known.recv() {
+        let mut waiting = BTreeMap::from([(place, (config, samples))]);
+        waiting.extend(known.try_iter().map(|(place, config, samples)| (place, (config, samples))));
+        for (place, (config, samples)) in waiting {
+            runner.record(&kernels[place].task, &config, &samples, folder)?;
+        }
+    }
+    Ok(())
 }
 
 /// `None` where TVM cannot count the operations.

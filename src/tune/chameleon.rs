@@ -1,13 +1,15 @@
 //! Chameleon's tuner (Ahn et al. 2020): a cost model, an agent that explores it, and few samples that stand for what the agent found.
 //!
-//! Each round the trees are fitted to all measurements, an [`Agent`] walks over each space, the best of what it came by are
-//! planned, and [`sampler::sample`] picks from the plan what is measured. MetaSchedule's spaces, and ours, are explored in
-//! turn, those with the fastest configs more often: the paper knows one space per task.
+//! Each round the trees are fitted to all measurements, an [`Agent`] walks over a space, the best of what it came by are planned, and
+//! [`sampler::sample`] picks from the plan what is measured. The first configs, and the last few of each round, are random. With an
+//! [`Annealer`] in place of the agent and the whole plan measured this is AutoTVM (Chen et al. 2018), which the paper compares with:
+//! `annealing`. The paper knows one space per task; here MetaSchedule's spaces, and ours, are explored in turn, that with the fastest
+//! config more often.
 
 use super::agent::Agent;
-use super::config::{Config, Measurement, Origin, Proposal, Space};
+use super::anneal::Annealer;
+use super::config::{Config, Measurement, Proposal, Space};
 use super::cost::{CostModel, features};
-use super::draft::draft;
 use super::sampler;
 use super::strategy::Strategy;
 use crate::error::Result;
@@ -17,6 +19,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Configs planned per round, of which the sampler takes some.
 const PLAN: usize = 64;
+/// Of each round the last so many are random: AutoTVM's 0.05 of a plan.
+const N_RANDOM: usize = 3;
 /// Measured before the first round, at most; published: 64, all at random.
 const FIRST: usize = 64;
 /// The share of the trials for that.
@@ -24,9 +28,19 @@ const FIRST_SHARE: f64 = 0.25;
 /// Rounds of which one goes to a space other than the fastest's.
 const OTHERS: usize = 4;
 
+/// Who looks for configs with a high score.
+enum Explorer {
+    Agent(Agent),
+    Annealer(Annealer),
+}
+
 pub struct Chameleon {
     spaces: Vec<Space>,
-    agents: BTreeMap<usize, Agent>,
+    /// Does an agent explore; else chains are annealed.
+    by_agent: bool,
+    /// Is the plan sampled; else all of it is measured.
+    sampled: bool,
+    explorers: BTreeMap<usize, Explorer>,
     rows: Vec<Vec<Vec<f64>>>,
     secs: Vec<Vec<f64>>,
     visited: Vec<BTreeSet<Vec<usize>>>,
@@ -41,11 +55,13 @@ pub struct Chameleon {
 }
 
 impl Chameleon {
-    pub fn new(spaces: &[Space], n_trials: usize, seed: u64) -> Chameleon {
+    pub fn new(spaces: &[Space], n_trials: usize, seed: u64, (by_agent, sampled): (bool, bool)) -> Chameleon {
         let n = spaces.len();
         Chameleon {
             spaces: spaces.to_vec(),
-            agents: BTreeMap::new(),
+            by_agent,
+            sampled,
+            explorers: BTreeMap::new(),
             rows: vec![vec![]; n],
             secs: vec![vec![]; n],
             visited: vec![BTreeSet::new(); n],
@@ -68,6 +84,14 @@ impl Chameleon {
         if other { self.rng.random_range(0..n) } else { fastest }
     }
 
+    /// Each value of each knob equally likely.
+    fn random(&mut self, space: usize) -> Config {
+        let of = &self.spaces[space];
+        let values = (0..of.knobs.len()).map(|k| of.values(k));
+        let decisions = values.map(|v| v[self.rng.random_range(0..v.len())].clone()).collect();
+        Config { space, decisions }
+    }
+
     fn plan(&mut self) {
         let s = self.space();
         self.n_rounds += 1;
@@ -87,8 +111,14 @@ impl Chameleon {
             model.guess(&rows).into_iter().map(|g| g.speed).collect()
         };
         let rng = &mut self.rng;
-        let agent = self.agents.entry(s).or_insert_with(|| Agent::new(&sizes, rng));
-        let mut seen = agent.explore(&mut score, rng);
+        let explorer = self.explorers.entry(s).or_insert_with(|| match self.by_agent {
+            true => Explorer::Agent(Agent::new(&sizes, rng)),
+            false => Explorer::Annealer(Annealer::new(&sizes, rng)),
+        });
+        let mut seen = match explorer {
+            Explorer::Agent(agent) => agent.explore(&mut score, rng),
+            Explorer::Annealer(annealer) => annealer.explore(PLAN + self.visited[s].len(), &mut score, rng),
+        };
         seen.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
         seen.dedup_by(|a, b| a.1 == b.1);
         let plans: Vec<Vec<usize>> = seen.into_iter().map(|s| s.1).filter(|p| !self.visited[s].contains(p)).take(PLAN).collect();
@@ -96,7 +126,10 @@ impl Chameleon {
             self.barren.insert(s);
             return;
         }
-        let chosen = sampler::sample(&plans, &sizes, &self.visited[s], PLAN, &mut self.rng);
+        let mut chosen = if self.sampled { sampler::sample(&plans, &sizes, &self.visited[s], PLAN, &mut self.rng) } else { plans };
+        // not the only one that the model recommends
+        chosen.truncate((PLAN - N_RANDOM).min(chosen.len().saturating_sub(N_RANDOM).max(1)));
+        chosen.extend((0..N_RANDOM).map(|_| sizes.iter().map(|&n| self.rng.random_range(0..n.max(1))).collect()));
         for places in chosen {
             self.queue.push_back(config(&places));
             self.visited[s].insert(places);
@@ -109,9 +142,8 @@ impl Strategy for Chameleon {
         let mut found = Vec::new();
         while found.len() < n {
             if self.n_asked < self.n_first {
-                let space = if self.n_asked.is_multiple_of(2) { self.spaces.iter().position(|s| s.origin == Origin::Tiles) } else { None };
-                let space = space.unwrap_or(self.n_asked / 2 % self.spaces.len());
-                found.push(Proposal::Exact(draft(&self.spaces[space], space, &mut self.rng)));
+                let space = self.n_asked % self.spaces.len();
+                found.push(Proposal::Exact(self.random(space)));
                 self.n_asked += 1;
                 continue;
             }

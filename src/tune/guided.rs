@@ -15,7 +15,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeSet;
 
-/// What the strategy is made of, for ablations.
+/// What strategies are made of, for ablations.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Parts {
     /// Drafts ranked by an analytic score; else random configs.
@@ -24,10 +24,14 @@ pub struct Parts {
     pub model: bool,
     /// Moves go around the best; else proposals are drafts ranked by the model.
     pub descent: bool,
+    /// In Chameleon an agent explores; else chains are annealed.
+    pub exploration: bool,
+    /// In Chameleon few stand for the plan; else all of it is measured.
+    pub sampling: bool,
 }
 
 impl Parts {
-    pub const ALL: Parts = Parts { drafts: true, model: true, descent: true };
+    pub const ALL: Parts = Parts { drafts: true, model: true, descent: true, exploration: true, sampling: true };
 }
 
 /// Drafts before the first move: an eighth of the trials, within these.

@@ -14,6 +14,7 @@
 //! is built.
 
 pub mod agent;
+pub mod anneal;
 pub mod chameleon;
 pub mod config;
 pub mod cost;
@@ -83,7 +84,7 @@ pub struct Options {
     pub strategy: spec::Strategy,
     /// Only the spaces of MetaSchedule's rules, for comparisons.
     pub rules_only: bool,
-    /// What Syntune's own strategy is made of, for ablations.
+    /// What strategies are made of, for ablations.
     pub parts: guided::Parts,
     pub seed: u64,
     /// No new batch after this many seconds.

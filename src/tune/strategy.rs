@@ -30,14 +30,16 @@ pub fn start(options: &Options, task: &Task, spaces: &[Space], seed: u64) -> Box
     let n_trials = options.n_trials;
     let rng = ChaCha8Rng::seed_from_u64(seed);
     let n_explored = (EXPLORED * n_trials as f64).ceil() as usize;
+    let parts = (options.parts.exploration, options.parts.sampling);
     let explored = |first| Box::new(ThenDescend::new(spaces, n_explored, first));
     match options.strategy {
         Kind::Random => Box::new(Random { n_spaces: spaces.len(), rng }),
         Kind::Evolutionary => Box::new(Evolutionary::new(task, spaces, n_trials, seed)),
-        Kind::Chameleon => Box::new(Chameleon::new(spaces, n_trials, seed)),
+        Kind::Annealing => Box::new(Chameleon::new(spaces, n_trials, seed, (false, false))),
+        Kind::Chameleon => Box::new(Chameleon::new(spaces, n_trials, seed, parts)),
         Kind::Droplet => Box::new(ThenDescend::new(spaces, N_SEEDS, Box::new(Mutations::new(spaces, n_trials, rng)))),
         Kind::EvolutionaryDroplet => explored(Box::new(Evolutionary::new(task, spaces, n_explored, seed))),
-        Kind::ChameleonDroplet => explored(Box::new(Chameleon::new(spaces, n_explored, seed))),
+        Kind::ChameleonDroplet => explored(Box::new(Chameleon::new(spaces, n_explored, seed, parts))),
         Kind::Mutations => Box::new(Mutations::new(spaces, n_trials, rng)),
         Kind::Syntune => Box::new(Guided::new(task, spaces, options.parts, n_trials, seed)),
     }

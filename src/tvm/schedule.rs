@@ -331,7 +331,7 @@ impl Database {
         call!("s_tir.meta_schedule.DatabaseMemoryDatabase", text("structural")).map(Database)
     }
 
-    /// The fastest records of a workload that its design spaces hold, at most so many: design, choices, the program's hash, and mean
+    /// The fastest records of a workload that its design spaces hold, at most so many, each program once: design, choices, the program's hash, and mean
     /// seconds as they were recorded. And how many of those seen the spaces do not hold.
     ///
     /// # Errors
@@ -356,6 +356,9 @@ impl Database {
             let known = match replayed {
                 Ok(module) => {
                     let hash = super::structural_hash(&module)?;
+                    if found.iter().any(|r: &Record| r.hash == hash) {
+                        continue;
+                    }
                     workload.find(&trace, hash)?.map(|(design, choices)| Record { design, choices, hash, secs })
                 }
                 Err(_) => None,
