@@ -1,8 +1,13 @@
 //! Tuning what others made: modules that stock TVM wrote (`tests/modules/make.py`).
 
 use crate::util::{conv2d, worker_program};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use std::path::PathBuf;
-use syntune::lower::{Epilogue, channels_last};
+use syntune::lower::{Epilogue, channels_last, layout, lower};
+use syntune::synth::Binding;
+use syntune::synth::library::resolve;
+use syntune::tune::cost::Rows;
 use syntune::tune::*;
 
 fn file(name: &str) -> PathBuf {
@@ -47,6 +52,38 @@ fn workloads_of_stock_metaschedule_are_tuned_and_checked() {
     let (known, n_foreign) = runner.records(&task, folder.path(), 9).unwrap();
     assert_eq!((known.len(), n_foreign), (1, 0));
     assert_eq!(known[0].0.config, best.config);
+}
+
+#[test]
+fn the_roofline_of_a_module_is_that_of_its_nest() {
+    let runner = runner();
+    let sizes = Binding::of(&[("N", 1), ("Ci", 8), ("Co", 16), ("C", 16), ("H", 6), ("W", 6), ("L", 6), ("k", 3), ("g", 4), ("s", 2)]);
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    for name in ["conv", "depthwise", "grouped", "separable", "linear", "shift"] {
+        let operator = resolve(name).unwrap();
+        let epilogue = Epilogue { bias: true, relu: true, ..Epilogue::default() };
+        let nest = channels_last(&lower(&operator, &sizes).unwrap().with_epilogue(epilogue, layout::channel(operator.outputs().len()))).0;
+        let of_nest = Task { computation: nest.into(), target: "host".into(), n_threads: 1 };
+        let spaces = runner.spaces(&of_nest).unwrap();
+        let config = runner.probe(&of_nest, &[Proposal::Random { space: spaces.len() - 1, seed: 1 }]).unwrap().remove(0).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        runner.record(&of_nest, &config.config, &Samples(vec![1e-3]), folder.path()).unwrap();
+        let of_module = task_of(runner.modules(&folder.path().join("database_workload.json")).unwrap().remove(0).unwrap());
+        let rows = |task: &Task| Rows::new(&task.computation, &spaces, 1);
+        let (by_nest, by_module) = (rows(&of_nest), rows(&of_module));
+        for (number, space) in spaces.iter().enumerate() {
+            for config in (0..20).map(|_| space.random(number, &mut rng)) {
+                assert!(number + 1 < spaces.len() || by_nest.roofline.cycles(&config).is_some(), "{name}: {config:?}");
+                assert_eq!(format!("{:?}", by_module.of(&config)), format!("{:?}", by_nest.of(&config)), "{name}: {config:?}");
+            }
+        }
+    }
+    let Computation::Module(other) = task_of(runner.modules(&file("softmax.json")).unwrap().remove(0).unwrap()).computation else {
+        panic!()
+    };
+    assert_eq!(touched::nest(&other.json).unwrap().stages.len(), 4);
+    assert_eq!(touched::nest("{\"nodes\": [{\"type\": \"s_tir.SBlock\", \"data\": {\"iter_vars\": 7}}]}"), None);
+    assert_eq!(touched::nest("no JSON"), None);
 }
 
 #[test]

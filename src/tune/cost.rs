@@ -7,6 +7,7 @@
 
 use super::config::{Computation, Config, Decision, Knob, Space};
 use super::roofline::{self, Roofline};
+use super::touched;
 use forust_ml::data::Matrix;
 use forust_ml::gradientbooster::GradientBooster;
 use forust_ml::objective::ObjectiveType;
@@ -65,7 +66,9 @@ impl Rows {
     pub fn new(computation: &Computation, spaces: &[Space], n_threads: usize) -> Rows {
         let roofline = match computation {
             Computation::Nest(nest) => Roofline::new(nest, spaces, n_threads),
-            Computation::Module(_) => Roofline::unknown(),
+            Computation::Module(module) => {
+                touched::nest(&module.json).map_or_else(Roofline::unknown, |n| Roofline::new(&n, spaces, n_threads))
+            }
         };
         Rows { spaces: spaces.to_vec(), roofline }
     }

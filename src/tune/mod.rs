@@ -32,6 +32,7 @@ pub mod sampler;
 pub mod space;
 pub mod strategy;
 pub mod tasks;
+pub mod touched;
 pub mod verify;
 #[cfg(feature = "tvm")]
 pub mod worker;
