@@ -1,5 +1,6 @@
 //! The command line: one subcommand per room. stdout is data, stderr is talk.
 
+mod database;
 mod space;
 mod tune;
 

@@ -128,6 +128,13 @@ fn search(runner: Planted, options: Options, known: Vec<Measurement>) -> (Vec<Me
 }
 
 #[test]
+fn a_candidate_is_given_as_long_as_the_unscheduled_kernel_and_more() {
+    use syntune::tune::runner::limit;
+    // one of a tenth of a second, of two seconds, of ten, and one that is not known
+    assert_eq!([0.1, 2.0, 10.0, f64::MAX].map(|plain| limit(plain, 60.0)), [5.0, 40.0, 60.0, 60.0]);
+}
+
+#[test]
 fn a_thousand_candidates_of_which_a_tenth_fails_lose_nothing_and_end_at_the_fastest() {
     for strategy in [Strategy::Mutations, Strategy::Droplet, Strategy::Syntune] {
         let (rows, outcome, runner) = search(Planted::default(), Options { strategy, ..Options::new(1000, 1) }, vec![]);

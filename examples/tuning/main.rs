@@ -1,15 +1,16 @@
 //! Tuners side by side, on the same kernels, spaces and runner:
 //! `cargo run --release --no-default-features --features tvm --example tuning -- --trials 32 --strategy syntune,evolutionary`
 //!
-//! One JSON line per search, on stdout or appended to `--out FILE` (where searches found there are not repeated): workload, strategy, seed,
-//! the machine's peak just before, the best seconds measured again at the end, GFLOP/s, seconds of wall time by what they were spent on,
-//! and the anytime curve: for each new best its number of measurements, the wall seconds so far, its seconds as first measured and as measured again.
-//! Strategies are those of `syntune tune`, and `metaschedule`: MetaSchedule's search on its own spaces alone, with our builder and
-//! runner; `stock`, `stock+droplet`: MetaSchedule as a whole in Python, without and with its post-optimization (`scripts/compare-metaschedule`
-//! installs it and says where it is by SYNTUNE_STOCK_PYTHON); `syntune-drafts`, `syntune-model`, `syntune-descent`: our strategy without one
-//! of its parts, `chameleon-exploration`, `chameleon-sampling`: Chameleon with annealing for its agent, or measuring all that it planned
-//! (`annealing` is without both). `--table FILE` prints GFLOP/s of a file's searches, and how they compare; `references.jsonl`
-//! beside this file holds MetaSchedule's search at 1,000 measurements on one Zen 4 core, made once, to be compared by shares of the peak.
+//! One JSON line per search, on stdout or appended to `--out FILE` (where searches found there are not repeated): workload, strategy,
+//! seed, the machine's peak just before, the best seconds measured again at the end, GFLOP/s, seconds of wall time by what they were
+//! spent on, and the anytime curve: for each new best its number of measurements, the wall seconds so far, its seconds as first measured
+//! and as measured again. Strategies are those of `syntune tune`, and `metaschedule`: MetaSchedule's search on its own spaces alone, with
+//! our builder and runner; `stock`, `stock+droplet`: MetaSchedule as a whole in Python, without and with its post-optimization
+//! (`scripts/compare-metaschedule` installs it and says where it is by SYNTUNE_STOCK_PYTHON); `syntune-drafts`, `syntune-model`,
+//! `syntune-descent`: our strategy without one of its parts, `chameleon-exploration`, `chameleon-sampling`: Chameleon with annealing for
+//! its agent, or measuring all that it planned (`annealing` is without both). `--table FILE` prints GFLOP/s of a file's searches, and how
+//! they compare; `references.jsonl` beside this file holds MetaSchedule's search at 1,000 and 3,000 measurements on one Zen 4 core, made
+//! once, to be compared by shares of the peak.
 
 mod stock;
 mod table;

@@ -1,5 +1,6 @@
 //! `tune`: one operator, the slots of a trial, a whole model or modules of TVM's; its progress, and what came out.
 
+use super::database::{keep, recorded, unfinished};
 use super::{Exit, SHAPE, epilogue, interruptible, put, read_operator, slots_of};
 use crate::error::{Error, Result, invalid};
 use crate::lower;
@@ -11,17 +12,15 @@ use crate::store::{Store, Timing};
 use crate::synth::{Binding, Operator};
 use crate::tune::peak::{Calibration, calibrate};
 use crate::tune::tasks::{Kernel, tune_model};
-use crate::tune::{Best, Computation, Config, Effort, Limits, LocalRunner, Measurement, Options, Outcome, Samples, StopReason, Task};
+use crate::tune::{Best, Computation, Effort, Limits, LocalRunner, Measurement, Options, Outcome, StopReason, Task};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::time::Instant;
 
-/// Records of a database that are tried for each kernel, the fastest.
-const N_RECORDS: usize = 8;
 /// Programs measured of each kernel, on average, where `--trials` is not given.
 const TRIALS_EACH: usize = 64;
 /// The last word on each of several kernels, as in a search's finals: a second for each of three would take longer than most searches.
@@ -75,7 +74,7 @@ pub(super) struct TuneArgs {
     /// Store the operator's images as [n, c, h, w]; without it channels come last, which schedules like better
     #[arg(long, conflicts_with_all = ["spec", "store"])]
     channels_first: bool,
-    /// A MetaSchedule JSON database in this folder: its records of these kernels are tried first, each new best is appended
+    /// A MetaSchedule JSON database in this folder: its records of these kernels are tried first, the best is appended
     #[arg(long)]
     database: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -283,33 +282,35 @@ pub(super) fn tune(args: &TuneArgs) -> Result<Exit> {
             first: vec![],
         })
         .collect();
-    if let Some(folder) = args.database.as_deref().filter(|folder| folder.join("database_workload.json").exists()) {
+    let folder = args.database.as_deref();
+    let unfinished = folder.map(|folder| unfinished(folder, &kernels));
+    if let (Some(folder), Some(unfinished)) = (folder, &unfinished) {
         for kernel in &mut kernels {
-            let (records, n_foreign) = runner.records(&kernel.task, folder, N_RECORDS)?;
-            kernel.first = records.into_iter().map(|r| r.0).collect();
-            if !kernel.first.is_empty() || n_foreign > 0 {
-                let n = kernel.first.len();
-                eprintln!("{}: {n} recorded programs are tried first, {n_foreign} records are of no design space here", kernel.name);
-            }
+            recorded(&runner, kernel, &[folder, unfinished])?;
         }
     }
     let start = Instant::now();
     let mut talk = Talk::new(&kernels, peak, n_trials);
-    let folder = args.database.as_deref();
-    let (tuned, kept) = std::thread::scope(|scope| {
+    let tuned = std::thread::scope(|scope| {
         let (bests, known) = channel();
-        let keeper = folder.map(|folder| scope.spawn(|| keep(&runner, &kernels, folder, known)));
+        let keeper = unfinished.as_ref().map(|folder| scope.spawn(|| keep(&runner, &kernels, folder, known)));
         let mut best_secs = vec![f64::INFINITY; kernels.len()];
         let tuned = tune_model(&runner, &kernels, &options, &mut |place, m| {
             talk.hear(place, m);
-            if let (Ok(samples), true) = (&m.result, m.rank_secs() < best_secs[place]) {
+            if let Ok(samples) = &m.result
+                && m.rank_secs() < best_secs[place]
+            {
                 best_secs[place] = m.rank_secs();
                 // nobody listens without a database
                 let _ = bests.send((place, m.config.clone(), samples.clone()));
             }
         });
         drop(bests);
-        (tuned, keeper.map_or(Ok(()), |k| k.join().unwrap_or(Ok(()))))
+        if let Some(keeper) = keeper {
+            // it has said what went wrong
+            let _ = keeper.join();
+        }
+        tuned
     });
     talk.end();
     let (outcomes, stop) = tuned?;
@@ -319,31 +320,20 @@ pub(super) fn tune(args: &TuneArgs) -> Result<Exit> {
     };
     let found = Found { subject, kernels: &kernels, outcomes: &outcomes, peak, stop, total_secs: start.elapsed().as_secs_f64() };
     found.print(args.format)?;
-    kept?;
-    if let Some(folder) = folder {
+    if let (Some(folder), Some(unfinished)) = (folder, &unfinished) {
         for (kernel, outcome) in kernels.iter().zip(&outcomes) {
             if let Some(best) = &outcome.best {
                 runner.record(&kernel.task, &best.config, &best.samples, folder)?;
             }
         }
+        // nothing of it was lost
+        let _ = std::fs::remove_dir_all(unfinished);
     }
     Ok(match stop {
         StopReason::Interrupted => Exit::Interrupted,
         _ if outcomes.iter().any(|o| o.best.is_none()) => Exit::Nothing,
         _ => Exit::Done,
     })
-}
-
-/// Writes each new best of a kernel to the database, beside the search, so that nothing is lost with it; of several that wait the last.
-fn keep(runner: &LocalRunner, kernels: &[Kernel], folder: &Path, known: Receiver<(usize, Config, Samples)>) -> Result<()> {
-    while let Ok((place, config, samples)) = known.recv() {
-        let mut waiting = BTreeMap::from([(place, (config, samples))]);
-        waiting.extend(known.try_iter().map(|(place, config, samples)| (place, (config, samples))));
-        for (place, (config, samples)) in waiting {
-            runner.record(&kernels[place].task, &config, &samples, folder)?;
-        }
-    }
-    Ok(())
 }
 
 /// `None` where TVM cannot count the operations.

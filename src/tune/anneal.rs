@@ -2,7 +2,7 @@
 //! constants of its published `sa_model_optimizer`). Hardware is never in the loop.
 
 use rand::Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Chains side by side, each kept from round to round.
 const CHAINS: usize = 128;
@@ -26,20 +26,23 @@ impl Annealer {
         Annealer { sizes: sizes.to_vec(), chains }
     }
 
-    /// One round, whose best `n_kept` decide when it ends. Returns configs that were come by, with their scores; `score` gives those of
-    /// many at once.
+    /// One round, whose best `n_kept` besides those `visited` decide when it ends. Returns configs that were come by, with their scores;
+    /// `score` gives those of many at once.
     pub fn explore(
         &mut self,
         n_kept: usize,
+        visited: &BTreeSet<Vec<usize>>,
         score: &mut dyn FnMut(&[Vec<usize>]) -> Vec<f64>,
         rng: &mut impl Rng,
     ) -> Vec<(f64, Vec<usize>)> {
         let free: Vec<usize> = (0..self.sizes.len()).filter(|&k| self.sizes[k] > 1).collect();
         let mut scores = score(&self.chains);
         let mut best = Best { scores: vec![], n: n_kept };
-        let mut seen: BTreeMap<Vec<usize>, f64> = self.chains.iter().cloned().zip(scores.iter().copied()).collect();
-        for &score in seen.values() {
-            best.take(score);
+        let mut seen: BTreeMap<Vec<usize>, f64> = BTreeMap::new();
+        for (places, &score) in self.chains.iter().zip(&scores) {
+            if !visited.contains(places) && !seen.contains_key(places) && best.take(score) {
+                seen.insert(places.clone(), score);
+            }
         }
         let mut n_idle = 0;
         for step in 0..if free.is_empty() { 0 } else { STEPS } {
@@ -55,7 +58,7 @@ impl Annealer {
             let reached = score(&moved);
             let mut is_new = false;
             for (i, places) in moved.into_iter().enumerate() {
-                if !seen.contains_key(&places) && best.take(reached[i]) {
+                if !visited.contains(&places) && !seen.contains_key(&places) && best.take(reached[i]) {
                     is_new = true;
                     seen.insert(places.clone(), reached[i]);
                 }
@@ -82,9 +85,9 @@ struct Best {
 }
 
 impl Best {
-    /// Takes a score that is among them; is it?
+    /// Takes a score that is above the least of them; is it?
     fn take(&mut self, score: f64) -> bool {
-        let place = self.scores.partition_point(|&s| s > score);
+        let place = self.scores.partition_point(|&s| s >= score);
         if place < self.n {
             self.scores.insert(place, score);
             self.scores.truncate(self.n);

@@ -10,9 +10,11 @@ use super::agent::Agent;
 use super::anneal::Annealer;
 use super::config::{Config, Measurement, Proposal, Space};
 use super::cost::{CostModel, features};
+use super::guided::Parts;
 use super::sampler;
 use super::strategy::Strategy;
 use crate::error::Result;
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -36,10 +38,7 @@ enum Explorer {
 
 pub struct Chameleon {
     spaces: Vec<Space>,
-    /// Does an agent explore; else chains are annealed.
-    by_agent: bool,
-    /// Is the plan sampled; else all of it is measured.
-    sampled: bool,
+    parts: Parts,
     explorers: BTreeMap<usize, Explorer>,
     rows: Vec<Vec<Vec<f64>>>,
     secs: Vec<Vec<f64>>,
@@ -55,12 +54,11 @@ pub struct Chameleon {
 }
 
 impl Chameleon {
-    pub fn new(spaces: &[Space], n_trials: usize, seed: u64, (by_agent, sampled): (bool, bool)) -> Chameleon {
+    pub fn new(spaces: &[Space], n_trials: usize, seed: u64, parts: Parts) -> Chameleon {
         let n = spaces.len();
         Chameleon {
             spaces: spaces.to_vec(),
-            by_agent,
-            sampled,
+            parts,
             explorers: BTreeMap::new(),
             rows: vec![vec![]; n],
             secs: vec![vec![]; n],
@@ -106,27 +104,36 @@ impl Chameleon {
         let best = self.secs.iter().flatten().copied().fold(f64::INFINITY, f64::min);
         let speeds: Vec<f64> = self.secs[s].iter().map(|secs| if secs.is_finite() { best / secs } else { 0.0 }).collect();
         model.fit(&self.rows[s], &speeds, self.seed.wrapping_add(self.n_rounds as u64));
+        if !model.is_fitted() {
+            // too few of this space are known
+            let config = self.random(s);
+            self.queue.push_back(config);
+            return;
+        }
         let mut score = |visited: &[Vec<usize>]| -> Vec<f64> {
             let rows: Vec<Vec<f64>> = visited.iter().map(|places| features(space, &config(places))).collect();
             model.guess(&rows).into_iter().map(|g| g.speed).collect()
         };
         let rng = &mut self.rng;
-        let explorer = self.explorers.entry(s).or_insert_with(|| match self.by_agent {
+        let explorer = self.explorers.entry(s).or_insert_with(|| match self.parts.exploration {
             true => Explorer::Agent(Agent::new(&sizes, rng)),
             false => Explorer::Annealer(Annealer::new(&sizes, rng)),
         });
         let mut seen = match explorer {
             Explorer::Agent(agent) => agent.explore(&mut score, rng),
-            Explorer::Annealer(annealer) => annealer.explore(PLAN + self.visited[s].len(), &mut score, rng),
+            Explorer::Annealer(annealer) => annealer.explore(PLAN, &self.visited[s], &mut score, rng),
         };
-        seen.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        seen.sort_by(|a, b| a.1.cmp(&b.1));
         seen.dedup_by(|a, b| a.1 == b.1);
+        // of equal ones any
+        seen.shuffle(rng);
+        seen.sort_by(|a, b| b.0.total_cmp(&a.0));
         let plans: Vec<Vec<usize>> = seen.into_iter().map(|s| s.1).filter(|p| !self.visited[s].contains(p)).take(PLAN).collect();
         if plans.is_empty() {
             self.barren.insert(s);
             return;
         }
-        let mut chosen = if self.sampled { sampler::sample(&plans, &sizes, &self.visited[s], PLAN, &mut self.rng) } else { plans };
+        let mut chosen = if self.parts.sampling { sampler::sample(&plans, &sizes, &self.visited[s], PLAN, &mut self.rng) } else { plans };
         // not the only one that the model recommends
         chosen.truncate((PLAN - N_RANDOM).min(chosen.len().saturating_sub(N_RANDOM).max(1)));
         chosen.extend((0..N_RANDOM).map(|_| sizes.iter().map(|&n| self.rng.random_range(0..n.max(1))).collect()));

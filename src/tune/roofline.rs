@@ -216,7 +216,7 @@ impl Roofline {
             _ => None,
         };
         let all_out = terms <= UNROLLED && chosen(1 + tiled.copies.len()) == Some(1) && levels[2].iter().all(|l| l.1 == 1);
-        let (mut copied, mut held_loads) = (0.0, 0.0);
+        let (mut copied, mut n_held) = (0.0, 0.0);
         let mut held = Vec::new();
         for (i, tensor) in tiled.copies.iter().enumerate() {
             let Some(access) = reads.iter().find(|a| a.access.tensor == *tensor) else { continue };
@@ -228,9 +228,9 @@ impl Roofline {
             let size = access.bytes(&inner(level));
             let times = levels[..level].iter().flatten().map(|l| l.1 as f64).product::<f64>();
             let rate = CACHE_RATES[usize::from(size > CACHE_BYTES[0])];
-            let is_held = level == 2 && all_out && size / LINE_BYTES + rows * vectors < REGISTERS;
+            let is_held = level == 2 && all_out && n_held + size / LINE_BYTES + rows * vectors < REGISTERS;
             if is_held {
-                held_loads += size / LINE_BYTES * LOAD_CYCLES;
+                n_held += size / LINE_BYTES;
                 held.push(*tensor);
             } else {
                 copied += times * size / LINE_BYTES * (LOAD_CYCLES + STORE_CYCLES).max(2.0 * LINE_BYTES / rate);
@@ -262,7 +262,7 @@ impl Roofline {
         let stores = rows * vectors * STORE_CYCLES;
         let compute = if all_out {
             // one tile's code is straight: its loads, sums and stores overlap, also with those of the next tile
-            let straight = (terms as f64 * ops.max(loads_in_all)).max(terms as f64 * loads_in_all + held_loads).max(stores);
+            let straight = (terms as f64 * ops.max(loads_in_all)).max(terms as f64 * loads_in_all + n_held * LOAD_CYCLES).max(stores);
             tiles * (straight + terms as f64 * spilled + LOOP_CYCLES)
         } else {
             let body = ops.max(loads_in_all).max(LATENCY) + spilled;

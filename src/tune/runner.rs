@@ -148,10 +148,12 @@ struct Reference {
 /// A candidate is given up after so many times what the unscheduled kernel took, but not before so many seconds.
 const PATIENCE: f64 = 20.0;
 const LEAST_LIMIT_SECS: f64 = 5.0;
+/// Calls of a kernel that is verified and timed with care; the unscheduled one is called once.
+const N_CALLS: f64 = 16.0;
 
 /// Seconds after which a candidate is given up, by what the unscheduled kernel took: those that go on are never good, as where a
 /// block is computed again and again inside of another, and a search would wait for them as long as for all others.
-fn limit(plain_secs: f64, most_secs: f64) -> f64 {
+pub fn limit(plain_secs: f64, most_secs: f64) -> f64 {
     (PATIENCE * plain_secs).max(LEAST_LIMIT_SECS).min(most_secs)
 }
 
@@ -236,6 +238,8 @@ impl LocalRunner {
     /// Asks one compile worker, whose turn it may not be yet.
     fn compile(&self, worker: &Mutex<Option<Child>>, request: &CompileRequest, secs: f64) -> Result<Result<CompileAnswer, Failure>> {
         let mut slot = lock(worker);
+        // one that starts loads its libraries first
+        let secs = if slot.is_none() { self.limits.build_secs } else { secs };
         let mut ask = |request: &CompileRequest| self.ask::<_, CompileAnswer>(&mut slot, "compile", &[], request, secs);
         match ask(request)? {
             Ok(CompileAnswer::Failed(failure)) => Ok(Err(failure)),
@@ -396,6 +400,9 @@ impl LocalRunner {
 
     /// Builds in all compile workers, in fewer while a batch is measured. `None` where the stop flag came first.
     fn build_all(&self, task: &Task, candidates: &[Candidate]) -> Result<Vec<Option<Result<Built, Failure>>>> {
+        if candidates.is_empty() || self.stop.load(Ordering::Relaxed) {
+            return Ok(candidates.iter().map(|_| None).collect());
+        }
         let folders = candidates.iter().map(|_| self.folder()).collect::<Result<Vec<_>>>()?;
         let limit_secs = limit(self.reference(task)?.map_or(f64::MAX, |r| r.build_secs), self.limits.build_secs);
         let next = AtomicUsize::new(0);
@@ -431,6 +438,8 @@ impl LocalRunner {
     /// The files cannot be written, or the config cannot be replayed.
     pub fn record(&self, task: &Task, config: &Config, samples: &Samples, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).context(|| format!("creating {}", folder.display()))?;
+        // where the kernel needs all processors nothing is written while it is timed
+        let _inside = (self.n_beside(task) == 0).then(|| self.gate.enter());
         let request =
             CompileRequest::Record { task: task.clone(), config: config.clone(), samples: samples.0.clone(), folder: folder.to_path_buf() };
         match self.compiler(&request)? {
@@ -570,7 +579,7 @@ impl Runner for LocalRunner {
                     program.steps.iter_mut().for_each(|step| step.library = built.library.clone());
                     let expected = reference.expected.iter().map(|(t, file)| (*t, Some(file.clone()))).collect();
                     let request = MeasureRequest { program, expected, tolerance: TOLERANCE, save: vec![], effort: Some(*effort) };
-                    let limit_secs = limit(reference.run_secs, self.limits.run_secs);
+                    let limit_secs = limit(N_CALLS * reference.run_secs, self.limits.run_secs);
                     let result = self.run(&request, task.n_threads, limit_secs)?;
                     measurement.steps = built.steps;
                     measurement.steps.run_secs = start.elapsed().as_secs_f64();

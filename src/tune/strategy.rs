@@ -6,7 +6,7 @@ use super::config::{Config, Decision, Knob, Measurement, Proposal, Samples, Spac
 use super::descent::Descent;
 use super::draft::{draft, space_of};
 use super::evolutionary::Evolutionary;
-use super::guided::Guided;
+use super::guided::{Guided, Parts};
 use super::space::primes;
 use crate::error::Result;
 use crate::spec::Strategy as Kind;
@@ -30,18 +30,19 @@ pub fn start(options: &Options, task: &Task, spaces: &[Space], seed: u64) -> Box
     let n_trials = options.n_trials;
     let rng = ChaCha8Rng::seed_from_u64(seed);
     let n_explored = (EXPLORED * n_trials as f64).ceil() as usize;
-    let parts = (options.parts.exploration, options.parts.sampling);
+    let parts = options.parts;
+    let annealing = Parts { exploration: false, sampling: false, ..parts };
     let explored = |first| Box::new(ThenDescend::new(spaces, n_explored, first));
     match options.strategy {
         Kind::Random => Box::new(Random { n_spaces: spaces.len(), rng }),
         Kind::Evolutionary => Box::new(Evolutionary::new(task, spaces, n_trials, seed)),
-        Kind::Annealing => Box::new(Chameleon::new(spaces, n_trials, seed, (false, false))),
+        Kind::Annealing => Box::new(Chameleon::new(spaces, n_trials, seed, annealing)),
         Kind::Chameleon => Box::new(Chameleon::new(spaces, n_trials, seed, parts)),
         Kind::Droplet => Box::new(ThenDescend::new(spaces, N_SEEDS, Box::new(Mutations::new(spaces, n_trials, rng)))),
         Kind::EvolutionaryDroplet => explored(Box::new(Evolutionary::new(task, spaces, n_explored, seed))),
         Kind::ChameleonDroplet => explored(Box::new(Chameleon::new(spaces, n_explored, seed, parts))),
         Kind::Mutations => Box::new(Mutations::new(spaces, n_trials, rng)),
-        Kind::Syntune => Box::new(Guided::new(task, spaces, options.parts, n_trials, seed)),
+        Kind::Syntune => Box::new(Guided::new(task, spaces, parts, n_trials, seed)),
     }
 }
 

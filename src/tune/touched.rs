@@ -8,6 +8,9 @@ use serde_json::Value;
 const DATA_PARALLEL: i64 = 0;
 const COMM_REDUCE: i64 = 2;
 
+/// Sums and products within each other in one index.
+const DEEPEST: usize = 16;
+
 /// TVM's graph of nodes, which name each other by their numbers.
 struct Graph<'a>(&'a [Value]);
 
@@ -29,12 +32,13 @@ impl Graph<'_> {
     fn integer(&self, at: usize) -> Option<i64> {
         match self.kind(at) {
             "int" => self.0[at]["data"].as_i64(),
-            "ir.IntImm" => self.integer(self.field(at, "value")?),
+            "ir.IntImm" => self.0.get(self.field(at, "value")?)?["data"].as_i64(),
             _ => None,
         }
     }
 
-    fn index(&self, at: usize, loops: &[usize]) -> Option<Index> {
+    /// `None` for what is no place of a tensor, and for expressions deeper than `most`.
+    fn index(&self, at: usize, loops: &[usize], most: usize) -> Option<Index> {
         if let Some(number) = loops.iter().position(|&l| l == at) {
             return Some(Index::Var(number));
         }
@@ -42,7 +46,7 @@ impl Graph<'_> {
             return Some(Index::Const(constant));
         }
         let (a, b) = (self.field(at, "a")?, self.field(at, "b")?);
-        let side = |of| self.index(of, loops);
+        let side = |of| self.index(of, loops, most.checked_sub(1)?);
         match (self.kind(at), self.integer(a), self.integer(b)) {
             ("prim.Add", ..) => Some(side(a)?.add(side(b)?)),
             ("prim.Sub", ..) => Some(side(a)?.add(side(b)?.times(-1))),
@@ -56,8 +60,8 @@ impl Graph<'_> {
     }
 }
 
-/// The blocks of a module as stages: their loops, the tensors, and where sums read them. What is computed of that is left out, and so is
-/// where blocks without sums read. `None` where a block is of another kind.
+/// The blocks of a module as stages: their loops, the tensors, and where sums read them. What is computed of that is left out.
+/// Blocks without sums may read in ways that are not told. `None` where a block is of another kind.
 pub fn nest(json: &str) -> Option<LoopNest> {
     let parsed: Value = serde_json::from_str(json).ok()?;
     let graph = Graph(parsed["nodes"].as_array()?);
@@ -101,7 +105,7 @@ pub fn nest(json: &str) -> Option<LoopNest> {
             }
             let ranges = graph.items(graph.field(region, "region")?)?;
             let index = ranges.into_iter().map(|range| match graph.integer(graph.field(range, "extent")?)? {
-                1 => graph.index(graph.field(range, "min")?, &loops),
+                1 => graph.index(graph.field(range, "min")?, &loops, DEEPEST),
                 _ => None,
             });
             let index = match index.collect::<Option<Vec<Index>>>() {

@@ -19,8 +19,9 @@ const GENERATIONS: i64 = 4;
 const MUTATE_PROBABILITY: f64 = 0.85;
 const MUTATE_MAX_FAIL_COUNT: i64 = 10;
 const EPS_GREEDY: f64 = 0.05;
-/// Draws of one of our own designs, each of which fixes loop order, places and unrolling.
-const N_OWN_DRAWS: u64 = 16;
+/// Draws of one of our own designs, each of which fixes loop order, places and unrolling: enough to see all of the twelve that a
+/// convolution with a border has.
+const N_OWN_DRAWS: u64 = 64;
 
 /// What a search may do.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]

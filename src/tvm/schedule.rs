@@ -331,8 +331,8 @@ impl Database {
         call!("s_tir.meta_schedule.DatabaseMemoryDatabase", text("structural")).map(Database)
     }
 
-    /// The fastest records of a workload that its design spaces hold, at most so many, each program once: design, choices, the program's hash, and mean
-    /// seconds as they were recorded. And how many of those seen the spaces do not hold.
+    /// The fastest records of a workload that its design spaces hold, at most so many, each program once: design, choices, the program's
+    /// hash, and mean seconds as they were recorded. And how many of those seen the spaces do not hold.
     ///
     /// # Errors
     /// [`Error::Library`] with TVM's words when a record cannot be read.
