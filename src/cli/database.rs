@@ -37,7 +37,6 @@ pub(super) fn keep(runner: &LocalRunner, kernels: &[Kernel], folder: &Path, know
 pub(super) fn recorded(runner: &LocalRunner, kernel: &mut Kernel, folders: &[&Path]) -> Result<()> {
     let mut n_foreign = 0;
     for folder in folders.iter().filter(|folder| folder.join(WORKLOADS).exists()) {
-        whole_lines(folder)?;
         let (records, n) = runner.records(&kernel.task, folder, N_RECORDS)?;
         n_foreign += n;
         for (candidate, _) in records {
@@ -57,8 +56,8 @@ pub(super) fn recorded(runner: &LocalRunner, kernel: &mut Kernel, folders: &[&Pa
 const WORKLOADS: &str = "database_workload.json";
 const RECORDS: &str = "database_tuning_record.json";
 
-/// Cuts the last line where a kill came between its parts: TVM reads no such file.
-fn whole_lines(folder: &Path) -> Result<()> {
+/// Cuts the last line of what a search left where the kill came between its parts: TVM reads no such file.
+pub(super) fn whole_lines(folder: &Path) -> Result<()> {
     for file in [WORKLOADS, RECORDS].map(|name| folder.join(name)).into_iter().filter(|file| file.exists()) {
         let content = std::fs::read(&file).context(|| format!("reading {}", file.display()))?;
         let end = content.iter().rposition(|&c| c == b'\n').map_or(0, |at| at + 1);

@@ -1,6 +1,6 @@
 //! `tune`: one operator, the slots of a trial, a whole model or modules of TVM's; its progress, and what came out.
 
-use super::database::{keep, recorded, unfinished};
+use super::database::{keep, recorded, unfinished, whole_lines};
 use super::{Exit, SHAPE, epilogue, interruptible, put, read_operator, slots_of};
 use crate::error::{Error, Result, invalid};
 use crate::lower;
@@ -285,6 +285,7 @@ pub(super) fn tune(args: &TuneArgs) -> Result<Exit> {
     let folder = args.database.as_deref();
     let unfinished = folder.map(|folder| unfinished(folder, &kernels));
     if let (Some(folder), Some(unfinished)) = (folder, &unfinished) {
+        whole_lines(unfinished)?;
         for kernel in &mut kernels {
             recorded(&runner, kernel, &[folder, unfinished])?;
         }
