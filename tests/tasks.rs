@@ -3,12 +3,13 @@
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
 use syntune::error::Result;
 use syntune::lower::LoopNest;
 use syntune::spec::Strategy;
-use syntune::synth::stable_hash;
+use syntune::synth::{child_seed, stable_hash};
 use syntune::tune::tasks::{Kernel, tune_model};
 use syntune::tune::*;
 
@@ -213,24 +214,69 @@ fn time_and_interruption_end_it() {
 }
 
 #[test]
-fn a_search_in_slices_goes_on_where_it_rested() {
+fn one_kernel_is_searched_as_it_is_alone() {
     // MetaSchedule's own needs a real worker
     for name in Strategy::NAMES.iter().filter(|name| !name.starts_with("evolutionary")) {
-        let own = Options { strategy: Strategy::named(name).unwrap(), ..Options::new(48, 7) };
-        let sliced = || {
-            let fake = Fake::new(&[("steep", steep)]);
-            let mut tuner = Tuner::new(&fake, kernel("steep", 1.0).task, own.clone());
-            let stops: Vec<StopReason> = (0..3).map(|_| tuner.advance(16, &mut |_| {}).unwrap()).collect();
-            assert_eq!(stops, [16, 32, 48].map(|n| StopReason::Trials { n }), "{name}");
-            let outcome = tuner.finish(stops[2]).unwrap();
-            assert_eq!(outcome.n_measured, 48);
-            (outcome.best.unwrap().hash, fake.known.into_inner().unwrap())
-        };
-        let (best, known) = sliced();
+        let options = Options { strategy: Strategy::named(name).unwrap(), ..Options::new(48, 7) };
+        let kernel = kernel("steep", 1.0);
+        let in_model = Fake::new(&[("steep", steep)]);
+        let (outcomes, stop) = tune_model(&in_model, std::slice::from_ref(&kernel), &options, &mut |_, _| {}).unwrap();
+        assert_eq!((outcomes[0].n_measured, stop), (48, StopReason::Trials { n: 48 }), "{name}");
+        let alone = Fake::new(&[("steep", steep)]);
+        let options = Options { seed: child_seed(7, "steep"), ..options };
+        let outcome = Tuner::new(&alone, kernel.task, options).run(&mut |_| {}).unwrap();
+        assert_eq!(outcome.best, outcomes[0].best, "{name}");
         // nothing twice, so 48 programs, and the same ones again for the same seed
+        let known = alone.known.into_inner().unwrap();
         assert_eq!(known.len(), 48, "{name}");
-        assert_eq!((best, known), sliced(), "{name}");
+        assert_eq!(known, in_model.known.into_inner().unwrap(), "{name}");
     }
+}
+
+#[test]
+fn a_batch_of_one_kernel_is_built_while_one_of_another_is_measured() {
+    /// Its first measurements end when the next batch is prepared, which in turns would never be.
+    struct Waiting {
+        fake: Fake,
+        prepared: Mutex<Vec<String>>,
+        news: Condvar,
+        together: Mutex<Vec<(String, String)>>,
+    }
+    const FIRST: usize = 4;
+    fn name(task: &Task) -> String {
+        let Computation::Nest(nest) = &task.computation else { unreachable!() };
+        nest.name.clone()
+    }
+    impl Runner for Waiting {
+        fn spaces(&self, task: &Task) -> Result<Vec<Space>> {
+            self.fake.spaces(task)
+        }
+        fn probe(&self, task: &Task, proposals: &[Proposal]) -> Result<Vec<Result<Candidate, Failure>>> {
+            self.fake.probe(task, proposals)
+        }
+        fn prepare(&self, task: &Task, _: &[Candidate]) -> Result<()> {
+            self.prepared.lock().unwrap().push(name(task));
+            self.news.notify_all();
+            Ok(())
+        }
+        fn measure(&self, task: &Task, all: &[Candidate], effort: &Effort, known: &mut dyn FnMut(Measurement) -> bool) -> Result<()> {
+            let mut together = self.together.lock().unwrap();
+            let n = together.len();
+            if n < FIRST {
+                let wait = self.news.wait_timeout_while(self.prepared.lock().unwrap(), Duration::from_secs(20), |p| p.len() < n + 2);
+                let (prepared, late) = wait.unwrap();
+                assert!(!late.timed_out(), "nothing is prepared while a batch is measured");
+                together.push((name(task), prepared[n + 1].clone()));
+            }
+            self.fake.measure(task, all, effort, known)
+        }
+    }
+    let curves = [("steep", steep as Curve), ("other", steep)];
+    let waiting = Waiting { fake: Fake::new(&curves), prepared: Mutex::default(), news: Condvar::new(), together: Mutex::default() };
+    tune_model(&waiting, &[kernel("steep", 1.0), kernel("other", 1.0)], &options(24), &mut |_, _| {}).unwrap();
+    let together = waiting.together.into_inner().unwrap();
+    assert_eq!(together.len(), FIRST);
+    assert!(together.iter().any(|(measured, built)| measured != built), "{together:?}");
 }
 
 #[cfg(feature = "tvm")]

@@ -134,6 +134,19 @@ fn what_cannot_be_scheduled_is_counted_by_the_step_and_never_measured() {
 }
 
 #[test]
+fn a_tile_far_beyond_the_registers_is_refused_by_name() {
+    let tile = |n| Knob::PerfectTile { extent: 64, n, max_innermost: 64 };
+    let space = Space { origin: Origin::Tiles, knobs: vec![tile(3), tile(3), tile(2)] };
+    let config = |rows, lanes| {
+        let cut = |inner| Decision::PerfectTile(vec![64 / inner, 1, inner]);
+        Config { space: 0, decisions: vec![cut(rows), cut(lanes), Decision::PerfectTile(vec![1, 64])] }
+    };
+    assert_eq!([(16, 64), (64, 16), (64, 1)].map(|(rows, lanes)| space.refusal(&config(rows, lanes))), [None; 3]);
+    assert_eq!(space.refusal(&config(32, 64)), Some("register tile of more than 64 vectors"));
+    assert_eq!(Space { origin: Origin::Rules, ..space.clone() }.refusal(&config(32, 64)), None);
+}
+
+#[test]
 fn every_strategy_finds_the_best_of_a_small_space() {
     // MetaSchedule's own needs a real worker
     for name in Strategy::NAMES.iter().filter(|name| !name.starts_with("evolutionary")) {

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use syntune::lower::layout;
 use syntune::spec::Strategy;
 use syntune::tune::cost::{self, CostModel, Rows};
 use syntune::tune::draft::{draft, draft_by, loss};
@@ -65,7 +66,7 @@ fn main() -> anyhow::Result<()> {
     let folder = PathBuf::from(word("--folder").context("where to? --folder DIR")?);
     std::fs::create_dir_all(&folder)?;
     let only = word("--only").unwrap_or_else(|| DEFAULT.into());
-    let wanted: Vec<Workload> = workloads::workloads().into_iter().filter(|w| only.split(',').any(|o| o == w.name)).collect();
+    let wanted: Vec<Workload> = workloads::workloads(layout::BLOCK).into_iter().filter(|w| only.split(',').any(|o| o == w.name)).collect();
     match words.get(1).map(String::as_str) {
         Some("measure") => wanted.iter().try_for_each(|w| measure(w, &folder, number("--n", 250), number("--secs", 220) as f64)),
         Some("features") => wanted.iter().try_for_each(|w| features(w, &folder)),

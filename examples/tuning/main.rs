@@ -5,7 +5,7 @@
 //! seed, the machine's peak just before, the best seconds measured again at the end, GFLOP/s, seconds of wall time by what they were
 //! spent on, and the anytime curve: for each new best its number of measurements, the wall seconds so far, its seconds as first measured
 //! and as measured again. Strategies are those of `syntune tune`, and `metaschedule`: MetaSchedule's search on its own spaces alone, with
-//! our builder and runner; `stock`, `stock+droplet`: MetaSchedule as a whole in Python, without and with its post-optimization
+//! our builder and runner, and weights as the operator has them (`--unpacked`: for all); `stock`, `stock+droplet`: MetaSchedule as a whole in Python, without and with its post-optimization
 //! (`scripts/compare-metaschedule` installs it and says where it is by SYNTUNE_STOCK_PYTHON); `syntune-drafts`, `syntune-model`,
 //! `syntune-descent`: our strategy without one of its parts, `chameleon-exploration`, `chameleon-sampling`: Chameleon with annealing for
 //! its agent, or measuring all that it planned (`annealing` is without both). `--table FILE` prints GFLOP/s of a file's searches, and how
@@ -22,11 +22,14 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
+use syntune::lower::layout;
 use syntune::spec::Strategy;
 use syntune::tune::guided::Parts;
 use syntune::tune::peak::calibrate;
 use syntune::tune::{Candidate, Effort, Limits, LocalRunner, Measurement, Options, Runner, Task, Tuner};
 
+/// MetaSchedule's search on its own spaces.
+const METASCHEDULE: &str = "metaschedule";
 /// Bests of a curve are measured again with this.
 const AGAIN: Effort = Effort { budget_secs: 0.3, ..Effort::THOROUGH };
 
@@ -45,6 +48,9 @@ struct Args {
     /// Threads of the kernels.
     #[arg(long, default_value_t = 1)]
     threads: usize,
+    /// Weights as the operator has them, also for strategies of ours.
+    #[arg(long)]
+    unpacked: bool,
     /// Searches are appended here, and not repeated.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -70,7 +76,7 @@ fn main() -> Result<()> {
         print!("{}", table::table(&runs));
         return Ok(());
     }
-    let all = workloads::workloads();
+    let (all, unpacked) = (workloads::workloads(layout::BLOCK), workloads::workloads(i64::MAX));
     if let Some(name) = args.only.iter().find(|name| !all.iter().any(|w| w.name == name.as_str())) {
         bail!("there is no workload {name:?}: known are {}", all.iter().map(|w| w.name).collect::<Vec<_>>().join(", "));
     }
@@ -79,22 +85,26 @@ fn main() -> Result<()> {
         _ => vec![],
     };
     for seed in 1..=args.seeds {
-        for workload in all.iter().filter(|w| args.only.is_empty() || args.only.iter().any(|name| name == w.name)) {
+        for (i, workload) in all.iter().enumerate().filter(|(_, w)| args.only.is_empty() || args.only.iter().any(|name| name == w.name)) {
             for strategy in &args.strategy {
-                let key = json!([workload.name, strategy, seed, args.trials, args.threads]);
+                let name = format!("{strategy}{}", if args.unpacked { " unpacked" } else { "" });
+                let key = json!([workload.name, name, seed, args.trials, args.threads]);
                 let known = |run: &Value| json!([run["workload"], run["strategy"], run["seed"], run["n_trials"], run["n_threads"]]) == key;
                 if runs.iter().any(known) {
                     continue;
                 }
-                let task = Task { computation: workload.nest.clone().into(), target: "host".into(), n_threads: args.threads };
+                // TVM's own flow has weights as the model has them
+                let is_unpacked = args.unpacked || strategy == METASCHEDULE || strategy.starts_with("stock");
+                let nest = if is_unpacked { &unpacked[i].nest } else { &workload.nest };
+                let task = Task { computation: nest.clone().into(), target: "host".into(), n_threads: args.threads };
                 let peak = calibrate(&LocalRunner::new(Limits::default())?, "host", args.threads)?;
                 let mut run = match strategy.strip_prefix("stock") {
-                    Some(rest) => stock::search(&task, &workload.nest, args.trials, seed, rest == "+droplet")?,
+                    Some(rest) => stock::search(&task, nest, args.trials, seed, rest == "+droplet")?,
                     None => search(&task, strategy, args.trials, seed)?,
                 };
                 let flops = 2.0 * workload.nest.n_macs() as f64;
                 let more = json!({
-                    "version": 2, "workload": workload.name, "strategy": strategy, "seed": seed, "n_trials": args.trials,
+                    "version": 2, "workload": workload.name, "strategy": name, "seed": seed, "n_trials": args.trials,
                     "n_threads": args.threads, "peak_gflops": peak.gflops, "gflops": run["secs"].as_f64().map(|secs| flops / secs / 1e9), "flops": flops,
                 });
                 if let (Some(run), Value::Object(more)) = (run.as_object_mut(), more) {
@@ -120,7 +130,7 @@ fn read(file: &PathBuf) -> Result<Vec<Value>> {
 /// One search with our builder and runner.
 fn search(task: &Task, strategy: &str, n_trials: usize, seed: u64) -> Result<Value> {
     let mut options = Options::new(n_trials, seed);
-    options.rules_only = strategy == "metaschedule";
+    options.rules_only = strategy == METASCHEDULE;
     let name = if options.rules_only { "evolutionary" } else { strategy };
     // `syntune-drafts` is Syntune's without drafts
     let (name, without) = name.split_once('-').unwrap_or((name, ""));

@@ -1,7 +1,7 @@
 //! What tuners are compared on: kernels of ResNet, MobileNet and transformers, and synthesized operators, batch 1.
 
 use syntune::lower::index::Index;
-use syntune::lower::{Access, Epilogue, Expr, Function, Loop, LoopNest, Reduction, Role, Stage, Tensor, channels_last, layout, lower};
+use syntune::lower::{Access, Epilogue, Expr, Function, Loop, LoopNest, Reduction, Role, Stage, Tensor, layout, lower};
 use syntune::synth::library::resolve;
 use syntune::synth::{Binding, Operator};
 
@@ -46,16 +46,18 @@ const OPERATORS: [Named; 13] = [
     ),
 ];
 
+/// Weights are packed in blocks of so many values.
+///
 /// # Panics
 /// On an operator that does not fit its sizes.
-pub fn workloads() -> Vec<Workload> {
+pub fn workloads(block: i64) -> Vec<Workload> {
     let operator = |&(name, text, sizes): &Named| {
         let operator = resolve(text).or_else(|_| Operator::parse(text)).expect("an operator");
         let binding = Binding::of(&[&[("N", 1)], sizes].concat());
         let channel = layout::channel(operator.outputs().len());
         let bare = lower(&operator, &binding).expect("sizes that fit");
         let epilogue = Epilogue { bias: true, relu: true, ..Epilogue::default() };
-        Workload { name, nest: channels_last(&bare.with_epilogue(epilogue, channel)).0 }
+        Workload { name, nest: layout::for_cpu(&bare.with_epilogue(epilogue, channel), block).0 }
     };
     let mut all: Vec<Workload> = OPERATORS.iter().map(operator).collect();
     all.push(Workload { name: "batch-matmul", nest: batch_matmul(12, 128, 64, 128) });

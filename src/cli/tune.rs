@@ -71,7 +71,8 @@ pub(super) struct TuneArgs {
     /// What follows the operator in its model, fused into the kernel: any of scale,bias,residual,relu
     #[arg(long, default_value = "", value_name = "PART,…", conflicts_with_all = ["spec", "store"])]
     epilogue: String,
-    /// Store the operator's images as [n, c, h, w]; without it channels come last, which schedules like better
+    /// Store the operator's images as [n, c, h, w] and its weights as written; without it channels come last and weights are packed,
+    /// which schedules like better
     #[arg(long, conflicts_with_all = ["spec", "store"])]
     channels_first: bool,
     /// A MetaSchedule JSON database in this folder: its records of these kernels are tried first, the best is appended
@@ -157,7 +158,7 @@ impl TuneArgs {
         let channel = lower::layout::channel(operator.outputs().len());
         let mut nest = lower::lower(&operator, &binding)?.with_epilogue(epilogue(&self.epilogue)?, channel);
         if !self.channels_first {
-            nest = lower::layout::channels_last(&nest).0;
+            nest = lower::layout::for_cpu(&nest, lower::layout::BLOCK).0;
         }
         let kernels = vec![Asked { name: operator.id().to_string(), computation: nest.into(), count: 1 }];
         Ok(Request { subject: Subject::One { operator, binding }, kernels, spec: Spec::default() })

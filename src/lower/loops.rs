@@ -287,6 +287,25 @@ impl LoopNest {
         }
     }
 
+    /// Stores a tensor that is only read in blocks of its last axis: `[…, n]` as `[n/size, …, size]`.
+    pub fn block(&mut self, tensor: usize, size: i64) {
+        let shape = &mut self.tensors[tensor].shape;
+        if let Some(last) = shape.pop() {
+            shape.insert(0, last / size);
+            shape.push(size);
+        }
+        for stage in &mut self.stages {
+            stage.body.visit_mut(&mut |a| {
+                if a.tensor == tensor
+                    && let Some(last) = a.index.pop()
+                {
+                    a.index.insert(0, last.clone().over(size));
+                    a.index.push(last.modulo(size));
+                }
+            });
+        }
+    }
+
     /// The listing that `syntune lower --to loops` prints.
     pub fn print(&self) -> String {
         let mut out = String::new();

@@ -300,8 +300,8 @@ impl Study<'_> {
                 None => model::original(&slot, batch),
             };
             let channel = lower::layout::channel(slot.output(batch).len());
-            let (nest, _) =
-                lower::layout::channels_last(&bare.with_epilogue(Epilogue { bias: true, relu: true, ..Epilogue::default() }, channel));
+            let fused = bare.with_epilogue(Epilogue { bias: true, relu: true, ..Epilogue::default() }, channel);
+            let (nest, _) = lower::layout::for_cpu(&fused, lower::layout::BLOCK);
             let best = match self.tune(&nest, self.spec.tune.quick_trials as usize)? {
                 Ok(best) => best,
                 Err(failure) => return Ok(Err(failure)),

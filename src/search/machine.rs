@@ -3,6 +3,7 @@
 use super::evaluate::{Comparison, Deployment, Evaluator, Job};
 use super::{files_of, model, train_seed};
 use crate::error::{Context, Error, Result};
+use crate::lower::layout::transpose;
 use crate::lower::{LoopNest, Role};
 use crate::spec::Spec;
 use crate::synth::child_seed;
@@ -268,7 +269,7 @@ impl Evaluator for Machine {
         let file = self.work.path().join("input");
         let [c, h, w] = set.input();
         let shape = [i64::from(self.spec.target.batch), c, h, w];
-        write_values(&file, &model::transpose(&input, &shape, &[0, 2, 3, 1]))?;
+        write_values(&file, &transpose(&input, &shape, &[0, 2, 3, 1]))?;
         let mut programs: Vec<Result<(Program, usize), Failure>> = Vec::new();
         let mut max_error: Option<f64> = None;
         for deployment in models {

@@ -6,6 +6,7 @@
 use super::sequence;
 use crate::error::{Result, invalid};
 use crate::lower::index::Index;
+use crate::lower::layout::Stored;
 use crate::lower::{self, Access, Epilogue, Expr, Guard, Loop, LoopNest, Reduction, Role, Stage, Tensor, layout};
 use crate::synth::{Binding, Operator, stable_hash};
 use crate::train::backbone::{Backbone, Kind, Op, Slot};
@@ -37,8 +38,8 @@ pub struct Call {
 /// A constant parameter of a kernel.
 #[derive(Clone, Debug)]
 pub enum Constant {
-    /// A trained tensor, scaled along one axis by the batch norm of that name, then stored with axis `order[i]` as axis `i`.
-    Weight { name: String, shape: Vec<i64>, scaled: Option<(usize, String)>, order: Vec<usize> },
+    /// A trained tensor, scaled along one axis by the batch norm of that name; `None` for how it is stored is row-major.
+    Weight { name: String, shape: Vec<i64>, scaled: Option<(usize, String)>, stored: Option<Stored> },
     /// A trained vector.
     Vector { name: String },
     /// γ/√(σ² + ε) of a batch norm.
@@ -166,7 +167,7 @@ impl Model {
                 name: weight(w),
                 shape: t.shape.clone(),
                 scaled: None,
-                order: vec![],
+                stored: None,
             }));
             let mut epilogue = Epilogue::default();
             let mut last = i;
@@ -217,11 +218,11 @@ impl Model {
                 last = at;
             }
             let channel = layout::channel(nest.tensors[nest.output()].shape.len());
-            let (nest, orders) = layout::channels_last(&nest.with_epilogue(epilogue, channel));
-            let stored = (0..nest.tensors.len()).filter(|&t| nest.tensors[t].role == Role::Weight);
-            for (constant, t) in weights.iter_mut().zip(stored) {
-                if let Constant::Weight { order, .. } = constant {
-                    order.clone_from(&orders[t]);
+            let (nest, layouts) = layout::for_cpu(&nest.with_epilogue(epilogue, channel), layout::BLOCK);
+            let constants = (0..nest.tensors.len()).filter(|&t| nest.tensors[t].role == Role::Weight);
+            for (constant, t) in weights.iter_mut().zip(constants) {
+                if let Constant::Weight { stored, .. } = constant {
+                    *stored = Some(layouts[t].clone());
                 }
             }
             model.shapes.push(nest.tensors[nest.output()].shape.clone());
@@ -292,7 +293,7 @@ impl Constant {
                 let (beta, mean) = (read(&format!("{norm}.bias"))?, read(&format!("{norm}.running_mean"))?);
                 Ok(scale(norm)?.iter().zip(beta).zip(mean).map(|((s, b), m)| b - m * s).collect())
             }
-            Constant::Weight { name, shape, scaled, order } => {
+            Constant::Weight { name, shape, scaled, stored } => {
                 let mut values = read(name)?.clone();
                 if values.len() as i64 != shape.iter().product::<i64>() {
                     return invalid(format!(
@@ -307,7 +308,7 @@ impl Constant {
                         *v *= scale[i / inner % scale.len()];
                     }
                 }
-                Ok(transpose(&values, shape, order))
+                Ok(stored.as_ref().map_or_else(|| values.clone(), |s| s.values(&values, shape)))
             }
         }
     }
@@ -319,27 +320,6 @@ fn channels_last(shape: Vec<i64>) -> Vec<i64> {
 
 fn channels_first(shape: &[i64]) -> Vec<i64> {
     if shape.len() == 4 { vec![shape[0], shape[3], shape[1], shape[2]] } else { shape.to_vec() }
-}
-
-/// Row-major values with axis `order[i]` as axis `i`.
-pub fn transpose(values: &[f32], shape: &[i64], order: &[usize]) -> Vec<f32> {
-    if order.is_sorted() {
-        return values.to_vec();
-    }
-    let stride = |axis: usize| shape[axis + 1..].iter().product::<i64>();
-    let mut out = Vec::with_capacity(values.len());
-    let mut at = vec![0i64; order.len()];
-    for _ in 0..values.len() {
-        out.push(values[order.iter().zip(&at).map(|(&o, &i)| i * stride(o)).sum::<i64>() as usize]);
-        for i in (0..order.len()).rev() {
-            at[i] += 1;
-            if at[i] < shape[order[i]] {
-                break;
-            }
-            at[i] = 0;
-        }
-    }
-    out
 }
 
 pub(super) fn tensor(name: &str, shape: Vec<i64>, role: Role) -> Tensor {

@@ -5,13 +5,12 @@
 //! sees to it that no program is measured twice, that each result is handed on as soon as it is known, and that the winner
 //! is measured again beside its challengers.
 //!
-//! A search is two threads. While one measures batch k, the other tells the strategy what batch k−1 taught, asks for batch k+1, probes
-//! and builds it. Batches are handed over whole, so the search depends on the seed and the results alone, whatever is done first. Where
-//! the kernel needs all processors ([`Runner::has_room`]) the two take turns, and batch k+1 is proposed with the results of batch k.
-//! Now and then the best so far is timed again, which tells the machine's pace: times of slow and fast minutes are compared, and told to
+//! A search is two threads ([`tasks`]). While one measures batch k, the other tells the strategy what batch k−1 taught, asks for batch
+//! k+1, probes and builds it; of a model, whose kernels share one budget, batch k+1 is that of the kernel where it promises most. Batches
+//! are handed over whole, so the search depends on the seed and the results alone, whatever is done first. Where the kernel needs all
+//! processors ([`Runner::has_room`]) the two take turns, and batch k+1 is proposed with the results of batch k. Now and then the best so far is timed again, which tells the machine's pace: times of slow and fast minutes are compared, and told to
 //! the strategy, as they would have been in the first batch. What is handed on and kept is what was measured. The last measurement, of
-//! the best few in turn, has the machine to itself. The kernels of a model take turns of one batch each ([`tasks`]), beside which nothing
-//! is built.
+//! the best few in turn, has the machine to itself.
 
 pub mod agent;
 pub mod anneal;
@@ -43,16 +42,14 @@ pub mod worker;
 pub use config::*;
 pub use runner::{Limits, LocalRunner, Runner, program};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::spec;
-use crate::synth::child_seed;
-use proposer::{Order, Proposer, Search};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use proposer::{Order, Proposer};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Measured again at the end.
 const N_FINALISTS: usize = 3;
@@ -204,7 +201,7 @@ pub struct Outcome {
     pub n_measured: usize,
     /// Failures by cause.
     pub failures: BTreeMap<String, usize>,
-    /// Proposals that were never built: TVM cannot schedule them; by the step that it refused.
+    /// Proposals that were never built: TVM cannot schedule them, by the step that it refused; or they are not worth it, by cause.
     pub refused: BTreeMap<String, usize>,
     /// One failure's words, when there was one.
     pub example: Option<Failure>,
@@ -217,20 +214,20 @@ pub struct Tuner<'a> {
     runner: &'a dyn Runner,
     task: Task,
     options: Options,
-    /// The search, once it began and while it rests.
-    search: Option<Search>,
-    /// To be measured before what the strategy proposes.
-    first: VecDeque<Candidate>,
-    /// Measurements at which this stretch of it ends.
-    end: usize,
-    /// Of the stretches before.
-    spent_secs: f64,
+    /// `None` while it is at work.
+    proposer: Option<Proposer<'a>>,
     measured: Vec<Measurement>,
     /// How slow the machine was at each of them: 1 in the first batch.
     paces: Vec<f64>,
     pace: f64,
     /// Results since the last look at it.
     n_since: usize,
+    /// Measurements that the strategy knows.
+    n_told: usize,
+    /// The best seconds after each batch.
+    curve: Vec<f64>,
+    /// Why it proposes nothing more.
+    ended: Option<StopReason>,
     cost: Cost,
 }
 
@@ -238,16 +235,16 @@ impl<'a> Tuner<'a> {
     pub fn new(runner: &'a dyn Runner, task: Task, options: Options) -> Tuner<'a> {
         Tuner {
             runner,
+            proposer: Some(Proposer::new(runner, task.clone(), options.clone())),
             task,
             options,
-            search: None,
-            first: VecDeque::new(),
-            end: 0,
-            spent_secs: 0.0,
             measured: Vec::new(),
             paces: Vec::new(),
             pace: 1.0,
             n_since: 0,
+            n_told: 0,
+            curve: Vec::new(),
+            ended: None,
             cost: Cost::default(),
         }
     }
@@ -258,13 +255,21 @@ impl<'a> Tuner<'a> {
         if !known.is_empty() {
             self.n_since = PACED;
         }
+        for batch in known.chunks(self.options.batch.max(1)) {
+            self.curve.push(batch.iter().map(Measurement::rank_secs).fold(self.best_secs(), f64::min));
+        }
+        if let Some(proposer) = &mut self.proposer {
+            proposer.seen.extend(known.iter().map(|m| m.hash));
+        }
         self.measured.extend(known);
         self
     }
 
     /// Measures these before all that the strategy proposes: programs that were fast elsewhere, as in a database of another machine.
     pub fn first(mut self, candidates: Vec<Candidate>) -> Tuner<'a> {
-        self.first = candidates.into();
+        if let Some(proposer) = &mut self.proposer {
+            proposer.first = candidates.into();
+        }
         self
     }
 
@@ -272,49 +277,19 @@ impl<'a> Tuner<'a> {
     ///
     /// # Errors
     /// The task's fault (a target TVM does not know), a missing library, a full disk. Failing candidates are in the outcome.
-    pub fn run(mut self, on_measurement: &mut dyn FnMut(&Measurement)) -> Result<Outcome> {
-        let n = self.options.n_trials.saturating_sub(self.measured.len());
-        let stop = self.advance(n, on_measurement)?;
-        self.finish(stop)
-    }
-
-    /// Searches until `n` more programs are measured, or another reason to stop; the next call goes on from there. The trials of the
-    /// options are then only what the strategy plans for.
-    ///
-    /// # Errors
-    /// As [`Tuner::run`].
-    pub fn advance(&mut self, n: usize, on_measurement: &mut dyn FnMut(&Measurement)) -> Result<StopReason> {
-        let start = Instant::now();
-        self.end = self.measured.len().saturating_add(n);
-        let search = match self.search.take() {
-            Some(search) => search,
-            None => self.begin()?,
-        };
-        let stop = if search.spaces.is_empty() { StopReason::Exhausted { n: 0 } } else { self.search(search, start, on_measurement)? };
-        self.spent_secs += start.elapsed().as_secs_f64();
-        self.cost.total_secs = self.spent_secs;
-        Ok(stop)
-    }
-
-    /// A fresh strategy, which knows nothing yet.
-    fn begin(&mut self) -> Result<Search> {
-        let mut spaces = self.runner.spaces(&self.task)?;
-        if self.options.rules_only {
-            // ours are the last
-            spaces.truncate(spaces.iter().take_while(|s| s.origin == Origin::Rules).count());
-        }
-        let seed = child_seed(self.options.seed, "tune");
-        let strategy = strategy::start(&self.options, &self.task, &spaces, seed);
-        let seen = self.measured.iter().map(|m| m.hash).collect();
-        let first = std::mem::take(&mut self.first);
-        Ok(Search { spaces, strategy, first, seen, tried: BTreeSet::new(), n_told: 0, refused: BTreeMap::new() })
+    pub fn run(self, on_measurement: &mut dyn FnMut(&Measurement)) -> Result<Outcome> {
+        let options = self.options.clone();
+        let mut alone = [tasks::Search { tuner: self, weight: 1.0, floor_secs: 0.0 }];
+        let stop = tasks::run(&mut alone, &options, options.batch, &mut |_, m| on_measurement(m))?;
+        let [alone] = alone;
+        alone.tuner.finish(stop)
     }
 
     /// Measures the best again and says what was found.
     ///
     /// # Errors
     /// As [`Tuner::run`].
-    pub fn finish(mut self, stop: StopReason) -> Result<Outcome> {
+    fn finish(mut self, stop: StopReason) -> Result<Outcome> {
         let best = self.crown()?;
         self.cost.total_secs += self.cost.final_secs;
         let mut failures = BTreeMap::new();
@@ -322,94 +297,50 @@ impl<'a> Tuner<'a> {
             *failures.entry(failure.cause().to_string()).or_insert(0) += 1;
         }
         let example = self.measured.iter().find_map(|m| m.result.as_ref().err().cloned());
-        let refused = self.search.map(|s| s.refused).unwrap_or_default();
+        let refused = self.proposer.map(|p| p.refused).unwrap_or_default();
         Ok(Outcome { best, n_measured: self.measured.len(), failures, refused, example, stop, cost: self.cost })
     }
 
-    /// Starts the proposing thread and measures what it hands over.
-    fn search(&mut self, search: Search, start: Instant, on_measurement: &mut dyn FnMut(&Measurement)) -> Result<StopReason> {
-        let (runner, task, stop_flag) = (self.runner, self.task.clone(), self.options.stop.clone());
-        std::thread::scope(|scope| {
-            let (orders, ordered) = channel();
-            let (batches, ready) = channel();
-            let mut n_told = search.n_told;
-            let proposer = Proposer { runner, task, stop: stop_flag, search, cost: Cost::default() };
-            let proposer = scope.spawn(move || proposer.serve(ordered, batches));
-            let stop = self.measure_all(start, &mut n_told, &orders, &ready, on_measurement);
-            drop(orders);
-            let (search, spent) = proposer.join().map_err(|_| Error::Invalid("the strategy panicked: report this with the seed".into()))?;
-            self.cost.ask_secs += spent.ask_secs;
-            self.cost.probe_secs += spent.probe_secs;
-            self.cost.build_secs += spent.build_secs;
-            self.cost.n_probed += spent.n_probed;
-            let stop = match stop? {
-                StopReason::Exhausted { n } => self.certify(&search).unwrap_or(StopReason::Exhausted { n }),
-                stop => stop,
-            };
-            self.search = Some(Search { n_told, ..search });
-            Ok(stop)
-        })
+    /// The proposer and its next order; it comes back to [`Tuner::take_back`].
+    fn order(&mut self, n: usize) -> Option<(Proposer<'a>, Order)> {
+        let proposer = self.proposer.take()?;
+        let news = (self.n_told..self.measured.len()).map(|i| self.at_pace(i)).collect();
+        self.n_told = self.measured.len();
+        Some((proposer, Order { news, n }))
     }
 
-    fn measure_all(
-        &mut self,
-        start: Instant,
-        n_told: &mut usize,
-        orders: &Sender<Order>,
-        batches: &Receiver<Result<Vec<Candidate>>>,
-        on_measurement: &mut dyn FnMut(&Measurement),
-    ) -> Result<StopReason> {
-        let has_room = self.runner.has_room(&self.task);
-        let mut ready = Vec::new();
-        loop {
-            let stop = self.reason(ready.len(), start);
-            if stop == Some(StopReason::Interrupted) {
-                return Ok(StopReason::Interrupted);
-            }
-            let ordered = stop.is_none() && (has_room || ready.is_empty());
-            if ordered {
-                let n_left = self.end - self.measured.len() - ready.len();
-                let news = (*n_told..self.measured.len()).map(|i| self.at_pace(i)).collect();
-                *n_told = self.measured.len();
-                // a proposer that is gone has panicked; its batch is missed below
-                let _ = orders.send(Order { news, n: n_left.min(self.options.batch) });
-            }
-            if !ready.is_empty() {
-                self.measure(&ready, on_measurement)?;
-            }
-            let waiting = Instant::now();
-            ready = match ordered.then(|| batches.recv()) {
-                Some(Ok(batch)) => batch?,
-                Some(Err(_)) => return Ok(StopReason::Interrupted),
-                None => Vec::new(),
-            };
-            self.cost.wait_secs += waiting.elapsed().as_secs_f64();
-            if ready.is_empty() {
-                match self.reason(0, start) {
-                    Some(stop) => return Ok(stop),
-                    None if *n_told == self.measured.len() => return Ok(StopReason::Exhausted { n: *n_told }),
-                    // it may propose more when it knows what was measured meanwhile
-                    None => {}
-                }
-            }
+    /// The proposer with what it found; nothing found ends the search, unless the strategy may propose more when it knows what was
+    /// measured meanwhile.
+    fn take_back(&mut self, mut proposer: Proposer<'a>, batch: &[Candidate], waited: Duration) {
+        let spent = std::mem::take(&mut proposer.cost);
+        self.cost.ask_secs += spent.ask_secs;
+        self.cost.probe_secs += spent.probe_secs;
+        self.cost.build_secs += spent.build_secs;
+        self.cost.n_probed += spent.n_probed;
+        self.cost.wait_secs += waited.as_secs_f64();
+        self.cost.total_secs += waited.as_secs_f64();
+        if batch.is_empty() && self.n_told == self.measured.len() {
+            let n = self.n_told;
+            let measured: BTreeSet<&Config> = self.measured.iter().map(|m| &m.config).collect();
+            let best = self.ranked().first().map(|&i| &self.measured[i].config);
+            let n_around = best.and_then(|best| proposer.n_tried_around(best, &measured));
+            self.ended = Some(n_around.map_or(StopReason::Exhausted { n }, |n_around| StopReason::LocalOptimum { n, n_around }));
         }
+        self.proposer = Some(proposer);
     }
 
-    /// Why no further batch is wanted; `n_ready` wait to be measured.
-    fn reason(&self, n_ready: usize, start: Instant) -> Option<StopReason> {
-        let n = self.measured.len();
-        if self.options.stop.load(Ordering::Relaxed) {
-            return Some(StopReason::Interrupted);
-        }
-        if n + n_ready >= self.end {
-            return Some(StopReason::Trials { n });
-        }
-        if self.spent_secs + start.elapsed().as_secs_f64() > self.options.limit_secs {
-            return Some(StopReason::TimeLimit { secs: self.options.limit_secs });
-        }
-        let patience = self.options.patience?;
-        let n_idle = self.n_idle();
-        (n_idle >= patience).then_some(StopReason::NoGain { n, n_idle })
+    /// Why this search goes no further, whatever the budget.
+    fn why_ended(&self) -> Option<StopReason> {
+        let idle = || {
+            let (n, n_idle) = (self.measured.len(), self.n_idle());
+            self.options.patience.filter(|&patience| n_idle >= patience).map(|_| StopReason::NoGain { n, n_idle })
+        };
+        self.ended.or_else(idle)
+    }
+
+    /// The best seconds so far, infinite without any.
+    fn best_secs(&self) -> f64 {
+        self.curve.last().copied().unwrap_or(f64::INFINITY)
     }
 
     /// Measurements since the last gain.
@@ -421,15 +352,6 @@ impl<'a> Tuner<'a> {
             }
         }
         self.measured.len() - last
-    }
-
-    /// Was everything around the best tried?
-    fn certify(&self, search: &Search) -> Option<StopReason> {
-        let best = &self.measured[*self.ranked().first()?].config;
-        let around = search.spaces.get(best.space)?.neighbours(best);
-        let measured: BTreeSet<&Config> = self.measured.iter().map(|m| &m.config).collect();
-        let all = around.iter().all(|config| search.tried.contains(config) || measured.contains(config));
-        all.then_some(StopReason::LocalOptimum { n: self.measured.len(), n_around: around.len() })
     }
 
     /// What the `i`-th measurement is compared by: its seconds at the machine's pace in the first batch.
@@ -462,7 +384,7 @@ impl<'a> Tuner<'a> {
     /// Measures a batch, and now and then before it the best so far once more: by as much as that one is slower than it was, so is
     /// the machine.
     fn measure(&mut self, batch: &[Candidate], on_measurement: &mut dyn FnMut(&Measurement)) -> Result<()> {
-        let start = Instant::now();
+        let (start, n_before) = (Instant::now(), self.measured.len());
         let best = self.ranked().first().copied();
         let hopeless_secs = best.map_or(f64::MAX, |i| HOPELESS * self.rank_secs(i) * self.pace);
         let effort = Effort { hopeless_secs, ..Effort::QUICK };
@@ -494,6 +416,9 @@ impl<'a> Tuner<'a> {
             !stop.load(Ordering::Relaxed)
         })?;
         self.cost.measure_secs += start.elapsed().as_secs_f64();
+        self.cost.total_secs += start.elapsed().as_secs_f64();
+        let best_secs = self.measured[n_before..].iter().map(Measurement::rank_secs).fold(self.best_secs(), f64::min);
+        self.curve.push(best_secs);
         let mut kept = self.ranked();
         kept.truncate(N_FINALISTS);
         for i in (0..self.measured.len()).filter(|i| !kept.contains(i)) {

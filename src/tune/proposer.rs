@@ -1,32 +1,16 @@
 //! Of the two threads of a search the one that proposes, probes and builds.
 
-use super::config::{Candidate, Config, Measurement, Proposal, Space, Task};
-use super::strategy::Strategy;
-use super::{Cost, Runner};
+use super::config::{Candidate, Config, Measurement, Origin, Proposal, Space, Task};
+use super::strategy::{self, Strategy};
+use super::{Cost, Options, Runner};
 use crate::error::Result;
+use crate::synth::child_seed;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Proposals in a row that are all known, or that TVM refuses, after which the strategy counts as having nothing new.
 const WITHOUT_NEWS: usize = 64;
-
-/// A search that goes on.
-pub struct Search {
-    pub spaces: Vec<Space>,
-    pub strategy: Box<dyn Strategy>,
-    pub first: VecDeque<Candidate>,
-    /// Programs measured or under way.
-    pub seen: BTreeSet<u64>,
-    /// Configs proposed, whatever became of them.
-    pub tried: BTreeSet<Config>,
-    /// Measurements that the strategy knows.
-    pub n_told: usize,
-    /// Proposals that TVM cannot schedule, by the step that it refused.
-    pub refused: BTreeMap<String, usize>,
-}
 
 /// What the strategy has not been told yet, and how many programs are wanted.
 pub struct Order {
@@ -34,43 +18,81 @@ pub struct Order {
     pub n: usize,
 }
 
-/// Hands batches over.
+/// Answers orders with batches.
 pub struct Proposer<'a> {
-    pub runner: &'a dyn Runner,
-    pub task: Task,
-    pub stop: Arc<AtomicBool>,
-    pub search: Search,
+    runner: &'a dyn Runner,
+    task: Task,
+    options: Options,
+    /// The spaces and the strategy, once the first order came.
+    search: Option<(Vec<Space>, Box<dyn Strategy>)>,
+    /// To be measured before what the strategy proposes.
+    pub first: VecDeque<Candidate>,
+    /// Programs measured or under way.
+    pub seen: BTreeSet<u64>,
+    /// Configs proposed, whatever became of them.
+    tried: BTreeSet<Config>,
+    /// Proposals that TVM cannot schedule, by the step that it refused, and those that are not worth it.
+    pub refused: BTreeMap<String, usize>,
     pub cost: Cost,
 }
 
 impl Proposer<'_> {
-    /// Answers each order with a batch; an empty one when there is nothing new.
-    pub fn serve(mut self, orders: Receiver<Order>, batches: Sender<Result<Vec<Candidate>>>) -> (Search, Cost) {
-        for order in orders {
-            let batch = self.batch(order);
-            if batches.send(batch).is_err() {
-                break;
-            }
+    pub fn new(runner: &dyn Runner, task: Task, options: Options) -> Proposer<'_> {
+        Proposer {
+            runner,
+            task,
+            options,
+            search: None,
+            first: VecDeque::new(),
+            seen: BTreeSet::new(),
+            tried: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            cost: Cost::default(),
         }
-        (self.search, self.cost)
     }
 
-    fn batch(&mut self, order: Order) -> Result<Vec<Candidate>> {
+    /// A fresh strategy, which knows nothing yet.
+    fn begin(&self) -> Result<(Vec<Space>, Box<dyn Strategy>)> {
+        let mut spaces = self.runner.spaces(&self.task)?;
+        if self.options.rules_only {
+            // ours are the last
+            spaces.truncate(spaces.iter().take_while(|s| s.origin == Origin::Rules).count());
+        }
+        let strategy = strategy::start(&self.options, &self.task, &spaces, child_seed(self.options.seed, "tune"));
+        Ok((spaces, strategy))
+    }
+
+    /// Programs that were not measured before, built; none when there is nothing new.
+    pub fn batch(&mut self, order: &Order) -> Result<Vec<Candidate>> {
+        let (spaces, mut strategy) = match self.search.take() {
+            Some(search) => search,
+            None => self.begin()?,
+        };
+        let batch = if spaces.is_empty() { Ok(vec![]) } else { self.ask(&spaces, &mut *strategy, order) };
+        self.search = Some((spaces, strategy));
+        let batch = batch?;
         let start = Instant::now();
-        order.news.iter().for_each(|m| self.search.strategy.tell(m));
+        self.runner.prepare(&self.task, &batch)?;
+        self.cost.build_secs += start.elapsed().as_secs_f64();
+        Ok(batch)
+    }
+
+    fn ask(&mut self, spaces: &[Space], strategy: &mut dyn Strategy, order: &Order) -> Result<Vec<Candidate>> {
+        let start = Instant::now();
+        order.news.iter().for_each(|m| strategy.tell(m));
         self.cost.ask_secs += start.elapsed().as_secs_f64();
         let mut batch: Vec<Candidate> = Vec::new();
         while batch.len() < order.n
-            && let Some(candidate) = self.search.first.pop_front()
+            && let Some(candidate) = self.first.pop_front()
         {
-            if self.search.seen.insert(candidate.hash) {
+            if self.seen.insert(candidate.hash) {
                 batch.push(candidate);
             }
         }
         let mut n_idle = 0;
-        while batch.len() < order.n && n_idle < WITHOUT_NEWS && !self.stop.load(Ordering::Relaxed) {
+        while batch.len() < order.n && n_idle < WITHOUT_NEWS && !self.options.stop.load(Ordering::Relaxed) {
             let start = Instant::now();
-            let proposals = self.search.strategy.ask(order.n - batch.len())?;
+            let proposals = strategy.ask(order.n - batch.len())?;
             self.cost.ask_secs += start.elapsed().as_secs_f64();
             if proposals.is_empty() {
                 break;
@@ -82,21 +104,25 @@ impl Proposer<'_> {
             self.cost.probe_secs += start.elapsed().as_secs_f64();
             let n_before = batch.len();
             for answer in probed {
+                let refusal = |c: &Candidate| spaces.get(c.config.space).and_then(|space| space.refusal(&c.config));
                 match answer {
-                    Ok(candidate) => batch.extend(Some(candidate).filter(|c| self.search.seen.insert(c.hash))),
-                    Err(failure) => *self.search.refused.entry(failure.step()).or_default() += 1,
+                    Ok(candidate) if let Some(why) = refusal(&candidate) => *self.refused.entry(why.into()).or_default() += 1,
+                    Ok(candidate) => batch.extend(Some(candidate).filter(|c| self.seen.insert(c.hash))),
+                    Err(failure) => *self.refused.entry(failure.step()).or_default() += 1,
                 }
             }
             if batch.len() > n_before {
                 n_idle = 0;
             }
-            self.search
-                .tried
-                .extend(proposals.into_iter().filter_map(|p| if let Proposal::Exact(config) = p { Some(config) } else { None }));
+            self.tried.extend(proposals.into_iter().filter_map(|p| if let Proposal::Exact(config) = p { Some(config) } else { None }));
         }
-        let start = Instant::now();
-        self.runner.prepare(&self.task, &batch)?;
-        self.cost.build_secs += start.elapsed().as_secs_f64();
         Ok(batch)
+    }
+
+    /// The number of neighbours of a config, where each of them was proposed or is among those measured.
+    pub fn n_tried_around(&self, config: &Config, measured: &BTreeSet<&Config>) -> Option<usize> {
+        let (spaces, _) = self.search.as_ref()?;
+        let around = spaces.get(config.space)?.neighbours(config);
+        around.iter().all(|config| self.tried.contains(config) || measured.contains(config)).then_some(around.len())
     }
 }

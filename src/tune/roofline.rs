@@ -66,15 +66,15 @@ struct Accessed {
     access: Access,
     /// Does it read elsewhere when this loop turns?
     moves: Vec<bool>,
-    /// Does the next turn of the last axis read the next element?
-    is_contiguous: bool,
+    /// How many turns of the last axis read one element after the other: a block's of packed weights.
+    n_contiguous: i64,
 }
 
 impl Accessed {
     fn new(access: Access, stage: &Stage) -> Accessed {
         let moves = (0..stage.loops().count()).map(|l| access.index.iter().any(|i| i.loops().contains(&l))).collect();
-        let is_contiguous = stage.axes.len().checked_sub(1).is_some_and(|last| contiguous(&access, last));
-        Accessed { access, moves, is_contiguous }
+        let n_contiguous = stage.axes.len().checked_sub(1).map_or(1, |last| contiguous(&access, last, stage.axes[last].extent));
+        Accessed { access, moves, n_contiguous }
     }
 
     /// Different elements that are read while one loop turns so often, at most.
@@ -242,7 +242,7 @@ impl Roofline {
                 continue;
             }
             let times = (0..n_axes - 1).map(|l| access.turns(l, tile[l]) as f64).product::<f64>();
-            match (access.turns(n_axes - 1, lanes) > 1, access.is_contiguous) {
+            match (access.turns(n_axes - 1, lanes) > 1, access.n_contiguous % lanes == 0) {
                 (false, _) => loads += times * BROADCAST_CYCLES,
                 (true, true) => {
                     loads += times * vectors * LOAD_CYCLES;
@@ -380,9 +380,17 @@ fn reads(stage: &Stage) -> Vec<Access> {
     found
 }
 
-/// Does the next turn of a loop read the next element?
-fn contiguous(access: &Access, along: usize) -> bool {
-    let Some((last, others)) = access.index.split_last() else { return false };
-    let step = |index: &Index| index.affine().and_then(|(terms, _)| terms.iter().find(|t| t.0 == along).map(|t| t.1));
-    step(last) == Some(1) && others.iter().all(|i| !i.loops().contains(&along))
+/// How many turns of a loop of this extent read one element after the other.
+fn contiguous(access: &Access, along: usize, extent: i64) -> i64 {
+    let Some((last, others)) = access.index.split_last() else { return 1 };
+    let is_next = |index: &Index| index.affine().is_some_and(|(terms, _)| terms.contains(&(along, 1)));
+    let stays = |index: &Index| !index.loops().contains(&along);
+    match last {
+        Index::Mod(inner, size) if is_next(inner) => {
+            let block = Index::Div(inner.clone(), *size);
+            if others.iter().all(|i| *i == block || stays(i)) { *size } else { 1 }
+        }
+        last if is_next(last) && others.iter().all(stays) => extent,
+        _ => 1,
+    }
 }

@@ -3,8 +3,14 @@
 //! A tile of n factors has n − 1 axes, its inner factors; the outermost is what is left (Ansor's split, section 4.2). The values
 //! of an axis are the divisors that the other inner factors leave room for, in order. Categories and locations are one axis each.
 
-use super::config::{Config, Decision, Knob, Space};
+use super::config::{Config, Decision, Knob, Origin, Space};
 use rand::Rng;
+
+/// Vectors of a register tile, at most: twice the registers there are. Larger ones are never good, and their straight code takes LLVM
+/// up to minutes.
+const MAX_VECTORS: i64 = 64;
+/// Values of f32 in one.
+const LANES: i64 = 16;
 
 /// Loops that a block can be computed at are counted from outside; TVM takes the next legal one.
 pub const LOCATIONS: std::ops::Range<i64> = -2..12;
@@ -25,6 +31,24 @@ pub fn divisors(n: i64) -> Vec<i64> {
 }
 
 impl Space {
+    /// Why a config is not worth its build, where that is known beforehand.
+    pub fn refusal(&self, config: &Config) -> Option<&'static str> {
+        if self.origin != Origin::Tiles {
+            return None;
+        }
+        // the loops of one block are cut in three, one knob after the other, the vector last
+        let innermost = |decision: &Decision| match decision {
+            Decision::PerfectTile(factors) if factors.len() == 3 => factors.last().copied(),
+            _ => None,
+        };
+        let blocks = config.decisions.split(|d| innermost(d).is_none());
+        let n_vectors = blocks.filter_map(|block| {
+            let (lanes, rows) = block.split_last()?;
+            Some((innermost(lanes)? + LANES - 1) / LANES * rows.iter().filter_map(innermost).product::<i64>())
+        });
+        n_vectors.max().is_some_and(|n| n > MAX_VECTORS).then_some("register tile of more than 64 vectors")
+    }
+
     /// The axes that have more than one value, knob after knob, inner factors first.
     pub fn axes(&self) -> Vec<Axis> {
         let mut axes = Vec::new();

@@ -8,7 +8,7 @@
 //! time, by MetaSchedule's rule 2.9 %, counted to the floor 0.6 %; for `resnet-small`, all near the peak, 0.5 %, 0.3 % and 0.2 %.
 
 use super::{Candidate, Measurement, Options, Outcome, Runner, StopReason, Task, Tuner};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::synth::child_seed;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -34,29 +34,23 @@ pub struct Kernel {
 }
 
 /// One kernel's search.
-struct Search<'a> {
-    tuner: Tuner<'a>,
-    weight: f64,
-    floor_secs: f64,
-    n_measured: usize,
-    /// The best seconds after each slice.
-    curve: Vec<f64>,
-    /// Why it proposes nothing more.
-    ended: Option<StopReason>,
+pub(super) struct Search<'a> {
+    pub tuner: Tuner<'a>,
+    pub weight: f64,
+    pub floor_secs: f64,
 }
 
 impl Search<'_> {
-    fn best_secs(&self) -> f64 {
-        self.curve.last().copied().unwrap_or(f64::INFINITY)
-    }
-
-    /// Seconds of the model that one more slice is likely to gain. A kernel of which nothing works yet counts as taking `worst_secs`.
-    fn gain(&self, worst_secs: f64) -> f64 {
-        let at = |slice: usize| if self.curve[slice].is_finite() { self.curve[slice] } else { worst_secs / self.weight };
-        let n = self.curve.len();
-        let best = at(n - 1);
-        let recent = if n > WINDOW { (at(n - 1 - WINDOW) - best) / WINDOW as f64 } else { 0.0 };
-        let left = (best - self.floor_secs).max(0.0) / n as f64;
+    /// Seconds of the model that one more slice is likely to gain. A kernel of which nothing works yet counts as taking `worst_secs`; a
+    /// slice under way counts as one that gained nothing.
+    fn gain(&self, worst_secs: f64, under_way: bool) -> f64 {
+        let curve = &self.tuner.curve;
+        let at = |slice: usize| if curve[slice].is_finite() { curve[slice] } else { worst_secs / self.weight };
+        // nothing is known of one whose first slice is under way: it comes before those that promise nothing
+        let Some(last) = curve.len().checked_sub(1) else { return f64::MIN_POSITIVE };
+        let best = at(last);
+        let recent = if last >= WINDOW { (at(last - WINDOW) - best) / WINDOW as f64 } else { 0.0 };
+        let left = (best - self.floor_secs).max(0.0) / (curve.len() + usize::from(under_way)) as f64;
         self.weight * (RECENT * recent + (1.0 - RECENT) * left)
     }
 }
@@ -73,65 +67,101 @@ pub fn tune_model(
     options: &Options,
     on_measurement: &mut dyn FnMut(usize, &Measurement),
 ) -> Result<(Vec<Outcome>, StopReason)> {
-    let start = Instant::now();
     let n_kernels = kernels.len().max(1);
     let n_each = options.n_trials.div_ceil(n_kernels);
     // a budget below one batch each still gives every kernel something
     let batch = Options::new(n_each, 0).batch.min(options.batch).min(options.n_trials / n_kernels).max(1);
-    let (slice, limit_secs) = if kernels.len() > 1 { (batch, f64::MAX) } else { (options.n_trials, options.limit_secs) };
     let mut searches = Vec::new();
     for Kernel { name, task, weight, floor_secs, known, first } in kernels {
-        let own = Options { n_trials: n_each, batch, seed: child_seed(options.seed, name), limit_secs, ..options.clone() };
+        let own = Options { n_trials: n_each, batch, seed: child_seed(options.seed, name), ..options.clone() };
         let tuner = Tuner::new(runner, task.clone(), own).resume(known.clone()).first(first.clone());
-        let mut search = Search { tuner, weight: *weight, floor_secs: *floor_secs, n_measured: 0, curve: vec![], ended: None };
-        for some in known.chunks(batch) {
-            search.curve.push(some.iter().map(Measurement::rank_secs).fold(search.best_secs(), f64::min));
-            search.n_measured += some.len();
-        }
-        searches.push(search);
+        searches.push(Search { tuner, weight: *weight, floor_secs: *floor_secs });
     }
-    let stop = loop {
-        let n_measured: usize = searches.iter().map(|s| s.n_measured).sum();
-        let n_left = options.n_trials.saturating_sub(n_measured);
-        if options.stop.load(Ordering::Relaxed) {
-            break StopReason::Interrupted;
-        }
-        if n_left == 0 {
-            break StopReason::Trials { n: n_measured };
-        }
-        let Some(place) = next(&searches) else {
-            break match &searches[..] {
-                [Search { ended: Some(own), .. }] => *own,
-                _ => StopReason::Exhausted { n: n_measured },
-            };
-        };
-        let late = start.elapsed().as_secs_f64() > options.limit_secs;
-        if late && !searches[place].curve.is_empty() {
-            break StopReason::TimeLimit { secs: options.limit_secs };
-        }
-        // without any program a model cannot run
-        let n = if late { 1 } else { slice.min(n_left) };
-        let search = &mut searches[place];
-        let mut best_secs = search.best_secs();
-        let stop = search.tuner.advance(n, &mut |m| {
-            search.n_measured += 1;
-            best_secs = best_secs.min(m.rank_secs());
-            on_measurement(place, m);
-        })?;
-        search.curve.push(best_secs);
-        search.ended = Some(stop).filter(|s| !matches!(s, StopReason::Trials { .. }));
+    let stop = run(&mut searches, options, batch, on_measurement)?;
+    let own = |tuner: &Tuner| tuner.why_ended().filter(|_| stop != StopReason::Interrupted).unwrap_or(stop);
+    let finish = |Search { tuner, .. }: Search| {
+        let stop = own(&tuner);
+        tuner.finish(stop)
     };
-    let outcomes = searches.into_iter().map(|s| s.tuner.finish(s.ended.unwrap_or(stop))).collect::<Result<_>>()?;
+    let outcomes = searches.into_iter().map(finish).collect::<Result<_>>()?;
     Ok((outcomes, stop))
 }
 
-/// Whose turn it is: the first that had none, else the greatest gain (the first of equal ones); `None` where all have ended.
-fn next(searches: &[Search]) -> Option<usize> {
-    let alive = || (0..searches.len()).filter(|&i| searches[i].ended.is_none());
-    if let Some(new) = alive().find(|&i| searches[i].curve.is_empty()) {
-        return Some(new);
+/// Measures one batch while the next, of the same kernel or of another, is proposed and built, until the budget is spent.
+pub(super) fn run(
+    searches: &mut [Search],
+    options: &Options,
+    batch: usize,
+    on_measurement: &mut dyn FnMut(usize, &Measurement),
+) -> Result<StopReason> {
+    let start = Instant::now();
+    let has_room = searches.iter().all(|s| s.tuner.runner.has_room(&s.tuner.task));
+    let mut ready: Option<(usize, Vec<Candidate>)> = None;
+    loop {
+        let wanted = next(searches, options, batch, ready.as_ref().map(|r| (r.0, r.1.len())), start);
+        if wanted == Err(StopReason::Interrupted) {
+            return Ok(StopReason::Interrupted);
+        }
+        let ordered = wanted.ok().filter(|_| has_room || ready.is_none());
+        if let (Err(stop), None) = (wanted, &ready) {
+            return Ok(stop);
+        }
+        let proposed = std::thread::scope(|scope| {
+            let proposing = ordered.and_then(|(place, n)| {
+                let (mut proposer, order) = searches[place].tuner.order(n)?;
+                let work = move || {
+                    let batch = proposer.batch(&order);
+                    (proposer, batch)
+                };
+                Some((place, scope.spawn(work)))
+            });
+            if let Some((place, batch)) = ready.take() {
+                searches[place].tuner.measure(&batch, &mut |m| on_measurement(place, m))?;
+            }
+            let Some((place, proposing)) = proposing else { return Ok(None) };
+            let waiting = Instant::now();
+            let panicked = |_| Error::Invalid("the strategy panicked: report this with the seed".into());
+            let (proposer, batch) = proposing.join().map_err(panicked)?;
+            let batch = batch?;
+            searches[place].tuner.take_back(proposer, &batch, waiting.elapsed());
+            Ok(Some((place, batch)))
+        })?;
+        ready = proposed.filter(|p| !p.1.is_empty());
     }
-    let slowest = searches.iter().map(|s| s.weight * s.best_secs()).filter(|s| s.is_finite()).fold(0.0, f64::max);
-    let gain = |i: usize| searches[i].gain(if slowest > 0.0 { slowest } else { 1.0 });
-    alive().rev().max_by(|&a, &b| gain(a).total_cmp(&gain(b)))
+}
+
+/// Whose batch comes next, and of how many programs: of the first kernel that had no turn, else of that with the greatest gain (the first
+/// of equal ones). Or why none comes. What is ready to be measured counts as spent.
+fn next(
+    searches: &[Search],
+    options: &Options,
+    batch: usize,
+    ready: Option<(usize, usize)>,
+    start: Instant,
+) -> std::result::Result<(usize, usize), StopReason> {
+    if options.stop.load(Ordering::Relaxed) {
+        return Err(StopReason::Interrupted);
+    }
+    let n_measured: usize = searches.iter().map(|s| s.tuner.measured.len()).sum();
+    let n_left = options.n_trials.saturating_sub(n_measured + ready.map_or(0, |r| r.1));
+    if n_left == 0 {
+        return Err(StopReason::Trials { n: n_measured });
+    }
+    let under_way = |i: usize| ready.is_some_and(|r| r.0 == i);
+    let alive: Vec<usize> = (0..searches.len()).filter(|&i| searches[i].tuner.why_ended().is_none()).collect();
+    let fresh = alive.iter().copied().find(|&i| searches[i].tuner.curve.is_empty() && !under_way(i));
+    if start.elapsed().as_secs_f64() > options.limit_secs {
+        // without any program a model cannot run
+        return fresh.map(|i| (i, 1)).ok_or(StopReason::TimeLimit { secs: options.limit_secs });
+    }
+    if let Some(fresh) = fresh {
+        return Ok((fresh, batch.min(n_left)));
+    }
+    let slowest = searches.iter().map(|s| s.weight * s.tuner.best_secs()).filter(|s| s.is_finite()).fold(0.0, f64::max);
+    let gain = |i: usize| searches[i].gain(if slowest > 0.0 { slowest } else { 1.0 }, under_way(i));
+    match (alive.into_iter().rev().max_by(|&a, &b| gain(a).total_cmp(&gain(b))), searches) {
+        (Some(place), _) => Ok((place, batch.min(n_left))),
+        (None, [alone]) => Err(alone.tuner.why_ended().unwrap_or(StopReason::Exhausted { n: n_measured })),
+        (None, _) => Err(StopReason::Exhausted { n: n_measured }),
+    }
 }
