@@ -14,6 +14,8 @@ mod mcts;
 mod modules;
 mod projection;
 mod report;
+#[cfg(feature = "tvm")]
+mod rows;
 mod search;
 mod spec;
 mod store;

@@ -272,6 +272,15 @@ impl Measurement {
     pub fn rank_secs(&self) -> f64 {
         self.result.as_ref().map_or(f64::INFINITY, Samples::quartile_secs)
     }
+
+    /// Takes what another turn of the same program showed; a failure of one turn is the program's.
+    pub fn join(&mut self, other: Measurement) {
+        match (&mut self.result, other.result) {
+            (Ok(samples), Ok(more)) => samples.0.extend(more.0),
+            (own @ Ok(_), failed) => *own = failed,
+            (Err(_), _) => {}
+        }
+    }
 }
 
 /// How carefully a kernel is timed.
@@ -292,4 +301,14 @@ impl Effort {
     pub const QUICK: Effort = Effort { sample_secs: 0.002, min_samples: 7, max_samples: 40, budget_secs: 0.1, hopeless_secs: f64::MAX };
     /// For numbers that are reported: about 1 s.
     pub const THOROUGH: Effort = Effort { sample_secs: 0.01, min_samples: 11, max_samples: 101, budget_secs: 1.0, hopeless_secs: f64::MAX };
+
+    /// One of `n` turns that come to this together.
+    pub fn shared(&self, n: usize) -> Effort {
+        Effort {
+            min_samples: self.min_samples.div_ceil(n),
+            max_samples: self.max_samples.div_ceil(n),
+            budget_secs: self.budget_secs / n as f64,
+            ..*self
+        }
+    }
 }

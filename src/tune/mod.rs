@@ -53,6 +53,8 @@ use std::time::{Duration, Instant};
 
 /// Measured again at the end.
 const N_FINALISTS: usize = 3;
+/// Turns that they take, so that each sees all moods of a shared machine: some are twice as fast in one second as in the next.
+const N_TURNS: usize = 4;
 /// Not measured again: what was slower than the best by this factor.
 const CLEARLY_SLOWER: f64 = 1.25;
 /// A candidate slower than this many times the best is called three times only.
@@ -436,9 +438,16 @@ impl<'a> Tuner<'a> {
         finalists.retain(|&i| self.rank_secs(i) <= CLEARLY_SLOWER * best);
         let candidates: Vec<Candidate> = finalists.iter().map(|&i| self.candidate(i)).collect();
         let mut again: Vec<Measurement> = Vec::new();
-        if !self.options.stop.load(Ordering::Relaxed) && !candidates.is_empty() {
-            self.runner.measure(&self.task, &candidates, &self.options.final_effort, &mut |m| {
-                again.push(m);
+        let n_turns = if candidates.len() > 1 { N_TURNS } else { 1 };
+        for _ in 0..n_turns {
+            if self.options.stop.load(Ordering::Relaxed) || candidates.is_empty() {
+                break;
+            }
+            self.runner.measure(&self.task, &candidates, &self.options.final_effort.shared(n_turns), &mut |m| {
+                match again.iter_mut().find(|known| known.hash == m.hash) {
+                    Some(known) => known.join(m),
+                    None => again.push(m),
+                }
                 true
             })?;
         }

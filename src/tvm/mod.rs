@@ -11,6 +11,7 @@ pub mod ffi;
 #[allow(unsafe_code)]
 pub mod load;
 pub mod module;
+mod rows;
 pub mod run;
 pub mod schedule;
 mod sketch;

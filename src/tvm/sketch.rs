@@ -4,10 +4,10 @@
 //! one broadcast value at a time and the weights as whole vectors (Goto, van de Geijn 2008; Georganas et al. 2018). MetaSchedule's
 //! multi-level tiles put sums between the two innermost spatial cuts, so that the tile goes through memory again and again.
 //! Here each reduction is cut `S₀ S₁ R₀ R₁ S₂`: S₂ is the register tile, its last loop the vector; what follows the sum
-//! (bias, residual, ReLU) is done on the tile before it is stored.
+//! (bias, residual, ReLU) is done on the tile before it is stored. Sums along rows are another matter ([`rows`]).
 
 use super::ffi::{NONE, array, cast, field, integer, items, text};
-use super::te;
+use super::{rows, te};
 use crate::call;
 use crate::error::Result;
 use tvm_ffi::Any;
@@ -32,16 +32,16 @@ const AT_REGISTERS: i64 = 2;
 const MAX_COPIED: i64 = 64;
 
 /// A block before it was scheduled.
-struct Block {
-    block: Any,
+pub(super) struct Block {
+    pub block: Any,
     /// Extents of its spatial and its reduced loops, which come in this order.
-    spatial: Vec<i64>,
-    reduced: Vec<i64>,
+    pub spatial: Vec<i64>,
+    pub reduced: Vec<i64>,
 }
 
 /// Takes decisions from a list, or leaves them to TVM's random numbers.
-struct Chooser<'a> {
-    schedule: &'a Any,
+pub(super) struct Chooser<'a> {
+    pub schedule: &'a Any,
     given: Option<std::vec::IntoIter<Any>>,
 }
 
@@ -59,7 +59,7 @@ impl Chooser<'_> {
     }
 
     /// One of the values.
-    fn one_of(&mut self, values: &[i64]) -> Result<i64> {
+    pub fn one_of(&mut self, values: &[i64]) -> Result<i64> {
         let decision = self.next();
         let shares: Vec<Any> = values.iter().map(|_| te::float(1.0 / values.len() as f32)).collect::<Result<_>>()?;
         let chosen = call!("s_tir.schedule.ScheduleSampleCategorical", *self.schedule, array(values)?, array(&shares)?, decision)?;
@@ -67,7 +67,7 @@ impl Chooser<'_> {
     }
 }
 
-fn loops(schedule: &Any, block: &Any) -> Result<Vec<Any>> {
+pub(super) fn loops(schedule: &Any, block: &Any) -> Result<Vec<Any>> {
     items(&call!("s_tir.schedule.ScheduleGetLoops", *schedule, *block)?)
 }
 
@@ -107,6 +107,9 @@ pub fn applies(schedule: &Any) -> Result<bool> {
 pub fn apply(schedule: &Any, n_cores: usize, given: Option<Vec<Any>>) -> Result<()> {
     let mut chooser = Chooser { schedule, given: given.map(Vec::into_iter) };
     let blocks = blocks(schedule)?;
+    if rows::applies(schedule, &blocks)? {
+        return rows::apply(&mut chooser, &blocks, n_cores);
+    }
     let mut done = vec![false; blocks.len()];
     for i in (0..blocks.len()).rev() {
         if done[i] || blocks[i].reduced.is_empty() || blocks[i].spatial.is_empty() {
@@ -227,7 +230,7 @@ fn unroll(schedule: &Any, nested: &[Any], most: i64) -> Result<()> {
 }
 
 /// Writes the innermost loops out, the last as a vector.
-fn registers(schedule: &Any, block: &Any, n_loops: usize) -> Result<()> {
+pub(super) fn registers(schedule: &Any, block: &Any, n_loops: usize) -> Result<()> {
     let all = loops(schedule, block)?;
     let Some((lanes, rows)) = all[all.len().saturating_sub(n_loops)..].split_last() else { return Ok(()) };
     for row in rows {
@@ -253,12 +256,17 @@ fn stream(schedule: &Any, block: &Block, n_cores: usize) -> Result<()> {
 }
 
 /// Cuts vectors from the last loop where one divides it.
-fn vectorize(schedule: &Any, block: &Any) -> Result<()> {
+pub(super) fn vectorize(schedule: &Any, block: &Any) -> Result<()> {
     let all = loops(schedule, block)?;
     let Some(last) = all.last() else { return Ok(()) };
     let extent = extent(schedule, last)?;
     let Some(lanes) = [16, 8, 4].into_iter().find(|lanes| extent.is_some_and(|e| e % lanes == 0)) else { return Ok(()) };
-    let factors = call!("ffi.Array", NONE, te::int(lanes)?)?;
-    let parts = items(&call!("s_tir.schedule.ScheduleSplit", *schedule, *last, factors, true, false)?)?;
+    let parts = split(schedule, last, lanes)?;
     call!("s_tir.schedule.ScheduleVectorize", *schedule, parts[1]).map(drop)
+}
+
+/// Cuts a loop into turns of so many steps.
+pub(super) fn split(schedule: &Any, of: &Any, n_steps: i64) -> Result<Vec<Any>> {
+    let factors = call!("ffi.Array", NONE, te::int(n_steps)?)?;
+    items(&call!("s_tir.schedule.ScheduleSplit", *schedule, *of, factors, true, false)?)
 }
