@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use syntune::lower::{LoopNest, channels_last, lower};
 use syntune::synth::Binding;
 use syntune::synth::library::resolve;
-use syntune::tune::cost::{CostModel, Guess, Learner, Rows, pick, program};
+use syntune::tune::cost::{CostModel, Guess, Learner, Lessons, Rows, pick, program};
 use syntune::tune::roofline::{N_COLUMNS, Roofline};
 use syntune::tune::*;
 
@@ -211,20 +211,25 @@ fn an_earlier_task_of_the_same_shape_helps_until_there_is_enough() {
     let (own, own_secs) = task.draw(12, 2);
     let (new, new_secs) = task.draw(80, 3);
     let n_columns = own[0].len();
+    let taught = |rows: &[Vec<f64>], secs: &[f64], n_columns| {
+        let mut learner = Learner::new(1);
+        learner.take(&[Lessons { rows: rows.to_vec(), secs: secs.to_vec() }], n_columns);
+        learner
+    };
     let mut alone = learn(Learner::new(1), &own, &own_secs);
-    let mut warm = learn(Learner::new(1).with_earlier(&rows, &secs, n_columns), &own, &own_secs);
+    let mut warm = learn(taught(&rows, &secs, n_columns), &own, &own_secs);
     let (alone, warm) = (right(&alone.guess(&new), &new_secs), right(&warm.guess(&new), &new_secs));
     assert!(warm > alone + 0.03 && warm > 0.85, "{warm} with, {alone} without");
     // knows something before the first measurement
-    let cold = right(&Learner::new(1).with_earlier(&rows, &secs, n_columns).guess(&new), &new_secs);
+    let cold = right(&taught(&rows, &secs, n_columns).guess(&new), &new_secs);
     assert!(cold > 0.85, "{cold}");
     // of another shape: not taken
-    let mut other = Learner::new(1).with_earlier(&rows, &secs, n_columns + 1);
+    let mut other = taught(&rows, &secs, n_columns + 1);
     assert!(other.guess(&new).iter().all(|g| g.speed == 0.0));
     // an earlier task whose fast ones are slow here does no harm in the end
     let wrong: Vec<f64> = secs.iter().map(|s| 1e-6 / s).collect();
     let (own, own_secs) = task.draw(200, 4);
-    let mut misled = learn(Learner::new(1).with_earlier(&rows, &wrong, n_columns), &own, &own_secs);
+    let mut misled = learn(taught(&rows, &wrong, n_columns), &own, &own_secs);
     let misled = right(&misled.guess(&new), &new_secs);
     assert!(misled > 0.9, "{misled}");
 }

@@ -2,7 +2,7 @@
 
 use crate::util::worker_program;
 use syntune::lower::index::Index;
-use syntune::lower::{Access, Expr, Function, Loop, LoopNest, Reduction, Role, Stage, Tensor};
+use syntune::lower::{Access, Expr, Function, Loop, LoopNest, Reduction, Role, Stage, Tensor, channels_last};
 use syntune::search::sequence;
 use syntune::tune::*;
 
@@ -31,6 +31,18 @@ fn rows_are_summed_in_vectors_and_done_one_after_the_other() {
             runner.measure(&task, &candidates, &effort, measured).unwrap();
             assert_eq!(n_right, 3);
         }
+    }
+}
+
+#[test]
+fn a_matrix_product_is_not_taken_for_rows() {
+    worker_program();
+    let runner = LocalRunner::new(Limits::default()).unwrap();
+    for nest in [sequence::projection(&[1, 6, 16], 8), channels_last(&sequence::projection(&[1, 6, 16], 8)).0] {
+        let spaces = runner.spaces(&Task { computation: nest.into(), target: "host".into(), n_threads: 1 }).unwrap();
+        // three axes and a sum are cut
+        let n_cut = spaces[spaces.len() - 1].knobs.iter().filter(|k| matches!(k, Knob::PerfectTile { .. })).count();
+        assert_eq!((spaces[spaces.len() - 1].origin, n_cut), (Origin::Tiles, 4));
     }
 }
 

@@ -10,6 +10,9 @@ use syntune::error::Result;
 use syntune::lower::LoopNest;
 use syntune::spec::Strategy;
 use syntune::synth::{child_seed, stable_hash};
+use syntune::tune::cost::Lessons;
+use syntune::tune::guided::{Guided, Parts};
+use syntune::tune::strategy::Strategy as _;
 use syntune::tune::tasks::{Kernel, tune_model};
 use syntune::tune::*;
 
@@ -231,6 +234,33 @@ fn one_kernel_is_searched_as_it_is_alone() {
         assert_eq!(known.len(), 48, "{name}");
         assert_eq!(known, in_model.known.into_inner().unwrap(), "{name}");
     }
+}
+
+#[test]
+fn a_search_takes_what_others_were_taught_where_transfer_is_a_part_of_it() {
+    let fake = Fake::new(&[("steep", steep)]);
+    let task = kernel("steep", 1.0).task;
+    let spaces = fake.spaces(&task).unwrap();
+    let proposed = |parts: Parts, lessons: &[Lessons]| {
+        let mut search = Guided::new(&task, &spaces, parts, 32, 3);
+        search.learn(lessons);
+        let mut all = Vec::new();
+        for n in 0..12u32 {
+            let Some(Proposal::Exact(config)) = search.ask(1).unwrap().pop() else { panic!() };
+            all.push(config.clone());
+            let result = Ok(Samples(vec![1e-3 / f64::from(n + 1)]));
+            search.tell(&Measurement { config, hash: n.into(), result, steps: Steps::default(), library: None });
+        }
+        (all, search.lessons().unwrap().clone())
+    };
+    let alone = Parts { transfer: false, ..Parts::ALL };
+    let (plain, lessons) = proposed(alone, &[]);
+    assert_eq!((lessons.rows.len(), lessons.secs.len()), (12, 12));
+    // what was slow there is what was fast here
+    let lessons = [Lessons { secs: lessons.secs.iter().map(|s| 1e-6 / s).collect(), ..lessons }];
+    assert_eq!(proposed(alone, &lessons).0, plain);
+    assert_ne!(proposed(Parts::ALL, &lessons).0, plain);
+    assert_eq!(proposed(Parts::ALL, &[]).0, plain);
 }
 
 #[test]

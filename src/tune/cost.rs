@@ -199,10 +199,20 @@ const GROWN: f64 = 0.1;
 const EARLIER: f64 = 24.0;
 const FADE: f64 = 64.0;
 
+/// Rows of other tasks that are learned from, at most: more teach little and take long.
+const MOST_EARLIER: usize = 128;
+
+/// What a search was taught: rows of [`Rows`] and their seconds (infinite for failures), in any unit.
+#[derive(Clone, Debug, Default)]
+pub struct Lessons {
+    pub rows: Vec<Vec<f64>>,
+    pub secs: Vec<f64>,
+}
+
 /// A cost model that follows a search: keeps what was measured, and is fitted again when enough is new.
 pub struct Learner {
-    rows: Vec<Vec<f64>>,
-    secs: Vec<f64>,
+    own: Lessons,
+    /// Rows of other tasks and their standings there.
     earlier: Vec<(Vec<f64>, f64)>,
     model: CostModel,
     n_fitted: usize,
@@ -211,27 +221,35 @@ pub struct Learner {
 
 impl Learner {
     pub fn new(seed: u64) -> Learner {
-        Learner { rows: vec![], secs: vec![], earlier: vec![], model: CostModel::default(), n_fitted: 0, seed }
+        Learner { own: Lessons::default(), earlier: vec![], model: CostModel::default(), n_fitted: 0, seed }
     }
 
-    /// Begins with what a similar task taught: rows of [`Rows`] and their seconds (infinite for failures), in any unit. Only rows with
-    /// `n_columns` columns, those of spaces of the same shape, are taken. They weigh less the more this task has of its own.
-    pub fn with_earlier(mut self, rows: &[Vec<f64>], secs: &[f64], n_columns: usize) -> Learner {
-        let alike: Vec<usize> = (0..rows.len().min(secs.len())).filter(|&i| rows[i].len() == n_columns).collect();
-        let standings = standings(&alike.iter().map(|&i| 1.0 / secs[i]).collect::<Vec<_>>());
-        self.earlier.extend(alike.iter().zip(standings).map(|(&i, standing)| (rows[i].clone(), standing)));
-        self
+    pub fn lessons(&self) -> &Lessons {
+        &self.own
+    }
+
+    /// Takes what similar tasks taught, in place of what it took before. Only rows with `n_columns` columns, those of spaces of the same
+    /// shape, are taken. They weigh less the more this task has of its own.
+    pub fn take(&mut self, others: &[Lessons], n_columns: usize) {
+        self.earlier.clear();
+        for Lessons { rows, secs } in others {
+            let alike: Vec<usize> = (0..rows.len().min(secs.len())).filter(|&i| rows[i].len() == n_columns).collect();
+            let standings = standings(&alike.iter().map(|&i| 1.0 / secs[i]).collect::<Vec<_>>());
+            self.earlier.extend(alike.iter().zip(standings).map(|(&i, standing)| (rows[i].clone(), standing)));
+        }
+        let every = self.earlier.len().div_ceil(MOST_EARLIER).max(1);
+        self.earlier = std::mem::take(&mut self.earlier).into_iter().step_by(every).collect();
     }
 
     /// One more measurement; infinite seconds for a failure.
     pub fn tell(&mut self, row: Vec<f64>, secs: f64) {
-        self.rows.push(row);
-        self.secs.push(secs);
+        self.own.rows.push(row);
+        self.own.secs.push(secs);
     }
 
     /// One guess per row, from a model no older than a tenth of what was told.
     pub fn guess(&mut self, rows: &[Vec<f64>]) -> Vec<Guess> {
-        let n = self.rows.len();
+        let n = self.own.rows.len();
         if n as f64 >= self.n_fitted as f64 * (1.0 + GROWN) && (n > self.n_fitted || !self.model.is_fitted()) {
             self.fit();
         }
@@ -239,10 +257,10 @@ impl Learner {
     }
 
     fn fit(&mut self) {
-        let n = self.rows.len();
-        let standings = standings(&self.secs.iter().map(|secs| 1.0 / secs).collect::<Vec<_>>());
+        let n = self.own.rows.len();
+        let standings = standings(&self.own.secs.iter().map(|secs| 1.0 / secs).collect::<Vec<_>>());
         let faded = EARLIER / self.earlier.len().max(1) as f64 * (-(n as f64) / FADE).exp2();
-        let own = self.rows.iter().cloned().zip(standings.into_iter().map(|s| (s, 1.0)));
+        let own = self.own.rows.iter().cloned().zip(standings.into_iter().map(|s| (s, 1.0)));
         let earlier = self.earlier.iter().map(|(row, standing)| (row.clone(), (*standing, faded.min(1.0))));
         let (rows, (standings, weights)): (Vec<_>, (Vec<_>, Vec<_>)) = own.chain(earlier).unzip();
         self.model.fit_standings(&rows, &standings, &weights, self.seed.wrapping_add(n as u64));

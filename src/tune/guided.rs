@@ -6,7 +6,7 @@
 //! left out: [`Parts`].
 
 use super::config::{Config, Measurement, Proposal, Space, Task};
-use super::cost::{Learner, Rows, pick};
+use super::cost::{Learner, Lessons, Rows, pick};
 use super::draft::{draft_by, space_of};
 use super::strategy::Strategy;
 use crate::error::Result;
@@ -24,6 +24,8 @@ pub struct Parts {
     pub model: bool,
     /// Moves go around the best; else proposals are drafts ranked by the model.
     pub descent: bool,
+    /// What other kernels of a model taught counts too.
+    pub transfer: bool,
     /// In Chameleon an agent explores; else chains are annealed.
     pub exploration: bool,
     /// In Chameleon few stand for the plan; else all of it is measured.
@@ -31,7 +33,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    pub const ALL: Parts = Parts { drafts: true, model: true, descent: true, exploration: true, sampling: true };
+    pub const ALL: Parts = Parts { drafts: true, model: true, descent: true, transfer: true, exploration: true, sampling: true };
 }
 
 /// Drafts before the first move: an eighth of the trials, within these.
@@ -55,6 +57,8 @@ pub struct Guided {
     n_asked: usize,
     told: Vec<(f64, Config)>,
     visited: BTreeSet<Config>,
+    /// Spaces whose drafts only repeat.
+    spent: BTreeSet<usize>,
     rows: Rows,
     learner: Learner,
     rng: ChaCha8Rng,
@@ -69,26 +73,31 @@ impl Guided {
             n_asked: 0,
             told: vec![],
             visited: BTreeSet::new(),
+            spent: BTreeSet::new(),
             rows: Rows::new(&task.computation, spaces, task.n_threads),
             learner: Learner::new(seed),
             rng: ChaCha8Rng::seed_from_u64(seed),
         }
     }
 
-    /// A config that was not asked for yet, the `n`-th of those that follow no move; `None` where draws only repeat.
+    /// A config that was not asked for yet, the `n`-th of those that follow no move; `None` where all spaces are spent.
     fn fresh(&mut self, n: usize) -> Option<Config> {
-        /// Small spaces are soon known.
+        /// Small spaces are soon known: so many draws in a row that only repeat.
         const DRAWS: usize = 32;
-        for _ in 0..DRAWS {
-            let rng = &mut self.rng;
-            let number = space_of(&self.spaces, n, n < self.n_start, rng);
+        loop {
+            let left: Vec<usize> = (0..self.spaces.len()).filter(|number| !self.spent.contains(number)).collect();
+            let wanted = space_of(&self.spaces, n, n < self.n_start, &mut self.rng);
+            let number = if self.spent.contains(&wanted) { *left.choose(&mut self.rng)? } else { wanted };
             let space = &self.spaces[number];
-            let config = if self.parts.drafts { draft_by(&self.rows.roofline, space, number, rng) } else { space.random(number, rng) };
-            if !self.visited.contains(&config) {
-                return Some(config);
+            for _ in 0..DRAWS {
+                let rng = &mut self.rng;
+                let config = if self.parts.drafts { draft_by(&self.rows.roofline, space, number, rng) } else { space.random(number, rng) };
+                if !self.visited.contains(&config) {
+                    return Some(config);
+                }
             }
+            self.spent.insert(number);
         }
-        None
     }
 
     /// The fastest few that are worth looking around, fastest first.
@@ -170,5 +179,15 @@ impl Strategy for Guided {
         self.visited.insert(config.clone());
         self.learner.tell(self.rows.of(config), measurement.rank_secs());
         self.told.push((measurement.rank_secs(), config.clone()));
+    }
+
+    fn lessons(&self) -> Option<&Lessons> {
+        Some(self.learner.lessons())
+    }
+
+    fn learn(&mut self, others: &[Lessons]) {
+        if self.parts.transfer {
+            self.learner.take(others, self.rows.n_columns());
+        }
     }
 }

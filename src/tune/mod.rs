@@ -44,6 +44,7 @@ pub use runner::{Limits, LocalRunner, Runner, program};
 
 use crate::error::{Context, Result};
 use crate::spec;
+use cost::Lessons;
 use proposer::{Order, Proposer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -304,11 +305,11 @@ impl<'a> Tuner<'a> {
     }
 
     /// The proposer and its next order; it comes back to [`Tuner::take_back`].
-    fn order(&mut self, n: usize) -> Option<(Proposer<'a>, Order)> {
+    fn order(&mut self, n: usize, lessons: Vec<Lessons>) -> Option<(Proposer<'a>, Order)> {
         let proposer = self.proposer.take()?;
         let news = (self.n_told..self.measured.len()).map(|i| self.at_pace(i)).collect();
         self.n_told = self.measured.len();
-        Some((proposer, Order { news, n }))
+        Some((proposer, Order { news, lessons, n }))
     }
 
     /// The proposer with what it found; nothing found ends the search, unless the strategy may propose more when it knows what was

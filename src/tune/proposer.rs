@@ -1,6 +1,7 @@
 //! Of the two threads of a search the one that proposes, probes and builds.
 
 use super::config::{Candidate, Config, Measurement, Origin, Proposal, Space, Task};
+use super::cost::Lessons;
 use super::strategy::{self, Strategy};
 use super::{Cost, Options, Runner};
 use crate::error::Result;
@@ -15,6 +16,8 @@ const WITHOUT_NEWS: usize = 64;
 /// What the strategy has not been told yet, and how many programs are wanted.
 pub struct Order {
     pub news: Vec<Measurement>,
+    /// What other kernels of the model taught.
+    pub lessons: Vec<Lessons>,
     pub n: usize,
 }
 
@@ -79,6 +82,7 @@ impl Proposer<'_> {
 
     fn ask(&mut self, spaces: &[Space], strategy: &mut dyn Strategy, order: &Order) -> Result<Vec<Candidate>> {
         let start = Instant::now();
+        strategy.learn(&order.lessons);
         order.news.iter().for_each(|m| strategy.tell(m));
         self.cost.ask_secs += start.elapsed().as_secs_f64();
         let mut batch: Vec<Candidate> = Vec::new();
@@ -117,6 +121,11 @@ impl Proposer<'_> {
             self.tried.extend(proposals.into_iter().filter_map(|p| if let Proposal::Exact(config) = p { Some(config) } else { None }));
         }
         Ok(batch)
+    }
+
+    /// What the strategy was taught.
+    pub fn lessons(&self) -> Option<&Lessons> {
+        self.search.as_ref()?.1.lessons()
     }
 
     /// The number of neighbours of a config, where each of them was proposed or is among those measured.

@@ -151,6 +151,16 @@ const LEAST_LIMIT_SECS: f64 = 5.0;
 /// Calls of a kernel that is verified and timed with care; the unscheduled one is called once.
 const N_CALLS: f64 = 16.0;
 
+/// A run is given up after the time of so many hopeless calls, of which it makes four.
+const HOPELESS_CALLS: f64 = 400.0;
+const LEAST_RUN_SECS: f64 = 2.0;
+
+/// Seconds after which a run is given up, by what loading and verifying take and by the call that is hopeless already.
+pub fn run_limit(plain_run_secs: f64, hopeless_secs: f64, most_secs: f64) -> f64 {
+    let by_plain = limit(N_CALLS * plain_run_secs, most_secs);
+    (PATIENCE * plain_run_secs + HOPELESS_CALLS * hopeless_secs).max(LEAST_RUN_SECS).min(by_plain)
+}
+
 /// Seconds after which a candidate is given up, by what the unscheduled kernel took: those that go on are never good, as where a
 /// block is computed again and again inside of another, and a search would wait for them as long as for all others.
 pub fn limit(plain_secs: f64, most_secs: f64) -> f64 {
@@ -320,6 +330,8 @@ impl LocalRunner {
             Some((threads, child)) if threads == n_threads => Some(child),
             _ => None,
         };
+        // one that starts loads its libraries first
+        let limit_secs = if slot.is_none() { limit_secs.max(self.limits.run_secs) } else { limit_secs };
         let answer = self.ask::<_, MeasureAnswer>(&mut slot, "measure", &env, request, limit_secs)?;
         *measurer = slot.map(|child| (n_threads, child));
         match answer {
@@ -579,7 +591,7 @@ impl Runner for LocalRunner {
                     program.steps.iter_mut().for_each(|step| step.library = built.library.clone());
                     let expected = reference.expected.iter().map(|(t, file)| (*t, Some(file.clone()))).collect();
                     let request = MeasureRequest { program, expected, tolerance: TOLERANCE, save: vec![], effort: Some(*effort) };
-                    let limit_secs = limit(N_CALLS * reference.run_secs, self.limits.run_secs);
+                    let limit_secs = run_limit(reference.run_secs, effort.hopeless_secs, self.limits.run_secs);
                     let result = self.run(&request, task.n_threads, limit_secs)?;
                     measurement.steps = built.steps;
                     measurement.steps.run_secs = start.elapsed().as_secs_f64();

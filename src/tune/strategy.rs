@@ -3,6 +3,7 @@
 use super::Options;
 use super::chameleon::Chameleon;
 use super::config::{Config, Decision, Knob, Measurement, Proposal, Samples, Space, Task};
+use super::cost::Lessons;
 use super::descent::Descent;
 use super::draft::{draft, space_of};
 use super::evolutionary::Evolutionary;
@@ -23,6 +24,12 @@ pub trait Strategy: Send {
     /// A worker that the strategy needs is lost.
     fn ask(&mut self, n: usize) -> Result<Vec<Proposal>>;
     fn tell(&mut self, measurement: &Measurement);
+    /// What its cost model was taught, for the searches of other kernels of a model.
+    fn lessons(&self) -> Option<&Lessons> {
+        None
+    }
+    /// Takes what those were taught, in place of what it took before.
+    fn learn(&mut self, _others: &[Lessons]) {}
 }
 
 /// The strategy that the options name. A search of few trials starts to evolve, or descends, earlier.

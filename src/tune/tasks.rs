@@ -108,7 +108,9 @@ pub(super) fn run(
         }
         let proposed = std::thread::scope(|scope| {
             let proposing = ordered.and_then(|(place, n)| {
-                let (mut proposer, order) = searches[place].tuner.order(n)?;
+                let others = searches.iter().enumerate().filter(|(i, _)| *i != place);
+                let lessons = others.filter_map(|(_, s)| s.tuner.proposer.as_ref()?.lessons().cloned()).collect();
+                let (mut proposer, order) = searches[place].tuner.order(n, lessons)?;
                 let work = move || {
                     let batch = proposer.batch(&order);
                     (proposer, batch)

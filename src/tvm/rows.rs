@@ -4,7 +4,7 @@
 //! in the lanes of vectors that run along the row, which are added up at its end (Suriana et al. 2017, `rfactor`), and all that is done
 //! with one row is done before the next, while it is in the first cache.
 
-use super::ffi::{array, field, items, structural_equal};
+use super::ffi::{array, field, integer, items, structural_equal};
 use super::sketch::{Block, Chooser, loops, registers, split, vectorize};
 use crate::call;
 use crate::error::Result;
@@ -35,19 +35,34 @@ pub fn applies(schedule: &Any, blocks: &[Block]) -> Result<bool> {
     Ok(!rows.is_empty() && LANES.iter().any(|lanes| columns % lanes == 0))
 }
 
-/// Does a sum run along the last axis of some of its data?
+/// Is what a sum reads whole rows `x[…, j]` and what is the same all along a row? In a matrix product, where each row is read with many
+/// columns of weights, tiles of registers are better.
 fn reads_along(schedule: &Any, block: &Block) -> Result<bool> {
     let node = call!("s_tir.schedule.ScheduleGet", *schedule, block.block)?;
-    let Some(summed) = items(&field(&node, "iter_vars")?)?.pop() else { return Ok(false) };
-    let summed = field(&summed, "var")?;
+    let mut variables = Vec::new();
+    for iter in items(&field(&node, "iter_vars")?)? {
+        variables.push(field(&iter, "var")?);
+    }
+    let Some((summed, rows)) = variables.split_last() else { return Ok(false) };
+    let mut is_along = false;
     for read in items(&field(&node, "reads")?)? {
-        if let Some(last) = items(&field(&read, "region")?)?.last()
-            && structural_equal(&field(last, "min")?, &summed)?
-        {
-            return Ok(true);
+        let ranges = items(&field(&read, "region")?)?;
+        let index = ranges.iter().map(|range| field(range, "min")).collect::<Result<Vec<_>>>()?;
+        if index.len() == variables.len() && structural_equal(&index[rows.len()], summed)? {
+            is_along = true;
+            continue;
+        }
+        for place in &index {
+            let mut is_of_row = integer(place).is_ok();
+            for row in rows {
+                is_of_row = is_of_row || structural_equal(place, row)?;
+            }
+            if !is_of_row {
+                return Ok(false);
+            }
         }
     }
-    Ok(false)
+    Ok(is_along)
 }
 
 /// Schedules all blocks; those that follow a row's sums are done with it.
