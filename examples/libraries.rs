@@ -154,7 +154,10 @@ impl Bench {
 
     /// What the first search of a workload in the file found, built.
     fn found(&self, name: &str) -> Result<Option<(Task, Candidate)>> {
-        let fits = |run: &&Value| run["workload"] == name && run["n_threads"] == self.n_threads && run["config"].is_object();
+        // MetaSchedule's searches and those said to be unpacked are of another module
+        let is_packed = |run: &Value| run["strategy"].as_str().is_some_and(|s| s != "metaschedule" && !s.ends_with("unpacked"));
+        let fits =
+            |run: &&Value| run["workload"] == name && run["n_threads"] == self.n_threads && run["config"].is_object() && is_packed(run);
         let Some(run) = self.runs.iter().find(fits) else { return Ok(None) };
         let workload = workloads::workloads(layout::BLOCK).into_iter().find(|w| w.name == name).context("an unknown workload")?;
         let task = Task { computation: workload.nest.into(), target: "host".into(), n_threads: self.n_threads as usize };

@@ -4,6 +4,7 @@ use crate::util::conv2d;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use syntune::lower::layout::for_cpu;
 use syntune::lower::{LoopNest, channels_last, lower};
 use syntune::synth::Binding;
 use syntune::synth::library::resolve;
@@ -90,6 +91,20 @@ fn a_vector_across_two_groups_is_gathered() {
 fn depthwise(channels: i64, size: i64) -> LoopNest {
     let binding = Binding::of(&[("N", 1), ("C", channels), ("H", size), ("W", size), ("k", 3)]);
     channels_last(&lower(&resolve("depthwise").unwrap(), &binding).unwrap()).0
+}
+
+#[test]
+fn vectors_within_a_block_of_packed_weights_are_loads_and_others_gathers() {
+    let binding = Binding::of(&[("N", 1), ("Ci", 64), ("Co", 192), ("H", 4), ("W", 8)]);
+    let nest = lower(&resolve("conv1x1").unwrap(), &binding).unwrap();
+    let cycles = |block: i64, lanes: i64| {
+        let roofline = Roofline::new(&for_cpu(&nest, block).0, &[tiles(&[1, 4, 8, 192], &[64])], 1);
+        roofline.cycles(&config(&[&[1, 1, 1], &[4, 1, 1], &[1, 1, 8], &[192 / lanes, 1, lanes], &[4, 16]])).unwrap()
+    };
+    for lanes in [16, 32, 64] {
+        assert_eq!(cycles(64, lanes), cycles(192, lanes), "{lanes}");
+    }
+    assert!(cycles(64, 48) > 2.0 * cycles(192, 48));
 }
 
 #[test]

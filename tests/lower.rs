@@ -2,7 +2,7 @@
 
 use crate::syno_operators::{SHIPPED, checksums};
 use crate::util::{library_operators, random_operators, random_projections};
-use syntune::lower::{self, LoopNest, Stage};
+use syntune::lower::{self, LoopNest, Role, Stage, layout};
 use syntune::synth::library::{LIBRARY, resolve};
 use syntune::synth::{Binding, Operator};
 
@@ -244,4 +244,36 @@ fn sizes_that_do_not_divide_name_the_size_and_the_binding() {
     assert!(error.contains("Ci/g") && error.contains("3/2") && error.contains("g=4"), "{error}");
     let error = lower::lower(&resolve("conv").unwrap(), &Binding::of(&[("N", 1)])).unwrap_err().to_string();
     assert!(error.contains("has no value"), "{error}");
+}
+
+#[test]
+fn weights_are_packed_in_blocks_that_vectors_divide() {
+    let conv1x1 = resolve("conv1x1").unwrap();
+    for (channels, expected) in [
+        (64, None),
+        (67, None),
+        (66, Some(22)),
+        (72, Some(24)),
+        (80, Some(16)),
+        (96, Some(48)),
+        (112, Some(16)),
+        (128, Some(64)),
+        (160, Some(32)),
+        (240, Some(48)),
+        (1000, Some(40)),
+    ] {
+        let binding = Binding::of(&[("N", 1), ("Ci", 4), ("Co", channels), ("H", 2), ("W", 2)]);
+        let nest = lower::lower(&conv1x1, &binding).unwrap();
+        let (packed, stored) = layout::for_cpu(&nest, layout::BLOCK);
+        let weight = nest.tensors.iter().position(|t| t.role == Role::Weight).unwrap();
+        assert_eq!(stored[weight].block, expected, "{channels}");
+        if let Some(block) = expected {
+            assert_eq!(packed.tensors[weight].shape, [channels / block, 4, block]);
+            // the value of output o and input c is in block o / B
+            let values: Vec<f32> = (0..4 * channels).map(|i| i as f32).collect();
+            let found = stored[weight].values(&values, &nest.tensors[weight].shape);
+            let (o, c) = (channels - 2, 3);
+            assert_eq!(found[((o / block * 4 + c) * block + o % block) as usize], (o * 4 + c) as f32);
+        }
+    }
 }

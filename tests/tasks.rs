@@ -217,6 +217,19 @@ fn time_and_interruption_end_it() {
 }
 
 #[test]
+fn kernels_of_a_model_hand_on_what_they_were_taught() {
+    let measured = |parts: Parts| {
+        let fake = Fake::new(&[("steep", steep), ("other", steep)]);
+        let options = Options { strategy: Strategy::Syntune, parts, ..Options::new(48, 1) };
+        tune_model(&fake, &[kernel("steep", 1.0), kernel("other", 1.0)], &options, &mut |_, _| {}).unwrap();
+        fake.known.into_inner().unwrap().into_keys().collect::<Vec<_>>()
+    };
+    let with = measured(Parts::ALL);
+    assert_eq!(with, measured(Parts::ALL));
+    assert_ne!(with, measured(Parts { transfer: false, ..Parts::ALL }));
+}
+
+#[test]
 fn one_kernel_is_searched_as_it_is_alone() {
     // MetaSchedule's own needs a real worker
     for name in Strategy::NAMES.iter().filter(|name| !name.starts_with("evolutionary")) {

@@ -171,8 +171,8 @@ mod operators {
     use syntune::lower::{layout, lower, lower_flat};
     use syntune::synth::{Binding, Operator};
 
-    /// Channels last, weights packed, staged and with an epilogue, against the nest as it is written.
-    fn agree_in_both_layouts(label: &str, operator: &Operator, binding: &Binding) -> f32 {
+    /// Channels last, weights packed, staged and with an epilogue, against the nest as it is written. Also says whether any was packed.
+    fn agree_in_both_layouts(label: &str, operator: &Operator, binding: &Binding) -> (f32, bool) {
         let channel = layout::channel(operator.outputs().len());
         let nest = lower(operator, binding).unwrap().with_epilogue(Epilogue { bias: true, relu: true, ..Epilogue::default() }, channel);
         let data = random_values(&nest, 3);
@@ -188,11 +188,13 @@ mod operators {
         assert!(relative_error(&interp(&pad(&last), &slices).unwrap(), &expected) < 1e-6, "{label}: padded\n{}", pad(&last).print());
         let error = relative_error(&through_tvm(&last, &moved), &expected);
         assert!(error < 1e-5, "{label}: TE is off by {error:e}\n{}", last.print());
-        error
+        (error, stored.iter().any(|s| s.block.is_some()))
     }
 
-    fn table(what: &str, errors: impl Iterator<Item = f32>) {
-        let errors: Vec<f32> = errors.collect();
+    fn table(what: &str, found: impl Iterator<Item = (f32, bool)>) {
+        let (errors, packed): (Vec<f32>, Vec<bool>) = found.unzip();
+        let n_packed = packed.iter().filter(|&&p| p).count();
+        assert!(n_packed > packed.len() / 4, "{what}: {n_packed} of {} have packed weights", packed.len());
         let largest = errors.iter().copied().fold(0.0, f32::max);
         println!(
             "TE by LLVM, {what}: {} operators, staged, channels last, packed, with epilogue, largest relative error {largest:.1e}",

@@ -87,15 +87,18 @@ fn main() -> Result<()> {
     for seed in 1..=args.seeds {
         for (i, workload) in all.iter().enumerate().filter(|(_, w)| args.only.is_empty() || args.only.iter().any(|name| name == w.name)) {
             for strategy in &args.strategy {
-                let name = format!("{strategy}{}", if args.unpacked { " unpacked" } else { "" });
+                // TVM's own flow has weights as the model has them
+                let is_tvm = strategy == METASCHEDULE || strategy.starts_with("stock");
+                let name = format!("{strategy}{}", if args.unpacked && !is_tvm { " unpacked" } else { "" });
                 let key = json!([workload.name, name, seed, args.trials, args.threads]);
-                let known = |run: &Value| json!([run["workload"], run["strategy"], run["seed"], run["n_trials"], run["n_threads"]]) == key;
+                // version 2 is of the time before weights were packed
+                let known = |run: &Value| {
+                    run["version"] == 3 && json!([run["workload"], run["strategy"], run["seed"], run["n_trials"], run["n_threads"]]) == key
+                };
                 if runs.iter().any(known) {
                     continue;
                 }
-                // TVM's own flow has weights as the model has them
-                let is_unpacked = args.unpacked || strategy == METASCHEDULE || strategy.starts_with("stock");
-                let nest = if is_unpacked { &unpacked[i].nest } else { &workload.nest };
+                let nest = if args.unpacked || is_tvm { &unpacked[i].nest } else { &workload.nest };
                 let task = Task { computation: nest.clone().into(), target: "host".into(), n_threads: args.threads };
                 let peak = calibrate(&LocalRunner::new(Limits::default())?, "host", args.threads)?;
                 let mut run = match strategy.strip_prefix("stock") {
@@ -104,7 +107,7 @@ fn main() -> Result<()> {
                 };
                 let flops = 2.0 * workload.nest.n_macs() as f64;
                 let more = json!({
-                    "version": 2, "workload": workload.name, "strategy": name, "seed": seed, "n_trials": args.trials,
+                    "version": 3, "workload": workload.name, "strategy": name, "seed": seed, "n_trials": args.trials,
                     "n_threads": args.threads, "peak_gflops": peak.gflops, "gflops": run["secs"].as_f64().map(|secs| flops / secs / 1e9), "flops": flops,
                 });
                 if let (Some(run), Value::Object(more)) = (run.as_object_mut(), more) {

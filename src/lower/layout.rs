@@ -86,8 +86,9 @@ fn pack(nest: &LoopNest, most: i64) -> (LoopNest, Vec<Option<i64>>) {
     (nest, blocks)
 }
 
-/// The largest divisor of a weight's last axis that is no more than `most`; `None` where the axis is no longer than that, where there
-/// are no other axes, and where something else runs along it.
+/// The largest divisor of a weight's last axis that is no more than `most` and that vectors of 16 divide, else of 8, 4, 2, as they divide
+/// the axis; `None` where there is none, where the axis is no longer than `most`, where there are no other axes, and where something
+/// else runs along it.
 fn block(nest: &LoopNest, tensor: usize, most: i64) -> Option<i64> {
     let of = &nest.tensors[tensor];
     let (&last, others) = of.shape.split_last()?;
@@ -99,7 +100,8 @@ fn block(nest: &LoopNest, tensor: usize, most: i64) -> Option<i64> {
         let along = stage.axes.len().checked_sub(1).map(Index::Var);
         stage.body.visit(&mut |a| is_along &= a.tensor != tensor || a.index.last() == along.as_ref());
     }
-    (2..=most).rev().find(|b| last % b == 0).filter(|_| is_along)
+    let lanes = [16, 8, 4, 2, 1].into_iter().find(|lanes| last % lanes == 0 && *lanes <= most)?;
+    (2..=most).rev().find(|b| last % b == 0 && b % lanes == 0).filter(|_| is_along)
 }
 
 /// The channel of an image `[n, c, h, w]`; the last axis of anything else, such as a sequence `[n, t, c]`.

@@ -273,12 +273,14 @@ impl Measurement {
         self.result.as_ref().map_or(f64::INFINITY, Samples::quartile_secs)
     }
 
-    /// Takes what another turn of the same program showed; a failure of one turn is the program's.
+    /// Takes what another turn of the same program showed. A failure of one turn is the program's, unless it came too late: the machine
+    /// may have been busy.
     pub fn join(&mut self, other: Measurement) {
         match (&mut self.result, other.result) {
             (Ok(samples), Ok(more)) => samples.0.extend(more.0),
+            (own @ Err(Failure::TimedOut { .. }), other) => *own = other,
+            (Ok(_), Err(Failure::TimedOut { .. })) | (Err(_), _) => {}
             (own @ Ok(_), failed) => *own = failed,
-            (Err(_), _) => {}
         }
     }
 }

@@ -237,8 +237,11 @@ impl Learner {
             let standings = standings(&alike.iter().map(|&i| 1.0 / secs[i]).collect::<Vec<_>>());
             self.earlier.extend(alike.iter().zip(standings).map(|(&i, standing)| (rows[i].clone(), standing)));
         }
-        let every = self.earlier.len().div_ceil(MOST_EARLIER).max(1);
-        self.earlier = std::mem::take(&mut self.earlier).into_iter().step_by(every).collect();
+        let n = self.earlier.len();
+        if n > MOST_EARLIER {
+            // of all tasks alike
+            self.earlier = (0..MOST_EARLIER).map(|i| self.earlier[i * n / MOST_EARLIER].clone()).collect();
+        }
     }
 
     /// One more measurement; infinite seconds for a failure.

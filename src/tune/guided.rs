@@ -45,8 +45,9 @@ const N_CENTRES: usize = 5;
 const NEAR: f64 = 1.5;
 /// Moves of two hops drawn around each centre.
 const N_FAR: usize = 48;
-/// Drafts that are ranked with the moves.
+/// Drafts that are ranked with the moves, and those of them that are new each time: drafting is most of what asking takes.
 const N_DRAFTS: usize = 24;
+const N_NEW_DRAFTS: usize = 6;
 /// Of so many proposals one is a draft whatever the model says.
 const FRESH: usize = 8;
 
@@ -57,6 +58,8 @@ pub struct Guided {
     n_asked: usize,
     told: Vec<(f64, Config)>,
     visited: BTreeSet<Config>,
+    /// Ranked with the moves, the oldest first.
+    drafts: Vec<Config>,
     /// Spaces whose drafts only repeat.
     spent: BTreeSet<usize>,
     rows: Rows,
@@ -73,6 +76,7 @@ impl Guided {
             n_asked: 0,
             told: vec![],
             visited: BTreeSet::new(),
+            drafts: vec![],
             spent: BTreeSet::new(),
             rows: Rows::new(&task.computation, spaces, task.n_threads),
             learner: Learner::new(seed),
@@ -122,14 +126,22 @@ impl Guided {
             }
             found.extend(near);
         }
-        for n in 0..N_DRAFTS {
-            found.extend(self.fresh(n));
+        self.drafts.retain(|config| !self.visited.contains(config));
+        let n_kept = self.drafts.len().min(N_DRAFTS - N_NEW_DRAFTS);
+        self.drafts.drain(..self.drafts.len() - n_kept);
+        for n in n_kept..N_DRAFTS {
+            let new = self.fresh(n);
+            self.drafts.extend(new);
         }
+        found.extend(self.drafts.iter().cloned());
         found.into_iter().filter(|config| !self.visited.contains(config)).collect()
     }
 
     /// The `n` moves to measure together, the most hopeful first.
     fn choose(&mut self, n: usize) -> Vec<Config> {
+        if n == 0 {
+            return vec![];
+        }
         let mut moves = self.moves();
         if !self.parts.model {
             moves.shuffle(&mut self.rng);

@@ -88,7 +88,7 @@ pub struct Options {
     /// What strategies are made of, for ablations.
     pub parts: guided::Parts,
     pub seed: u64,
-    /// No new batch after this many seconds.
+    /// No new batch after this many seconds, but for a first program.
     pub limit_secs: f64,
     /// The search ends after this many measurements in a row without a gain of 1 %; `None` spends all trials.
     pub patience: Option<usize>,
@@ -322,7 +322,8 @@ impl<'a> Tuner<'a> {
         self.cost.n_probed += spent.n_probed;
         self.cost.wait_secs += waited.as_secs_f64();
         self.cost.total_secs += waited.as_secs_f64();
-        if batch.is_empty() && self.n_told == self.measured.len() {
+        let stopped = self.options.stop.load(Ordering::Relaxed);
+        if batch.is_empty() && !stopped && self.n_told == self.measured.len() {
             let n = self.n_told;
             let measured: BTreeSet<&Config> = self.measured.iter().map(|m| &m.config).collect();
             let best = self.ranked().first().map(|&i| &self.measured[i].config);
@@ -437,7 +438,7 @@ impl<'a> Tuner<'a> {
         finalists.truncate(N_FINALISTS);
         let best = finalists.first().map_or(f64::INFINITY, |&i| self.rank_secs(i));
         finalists.retain(|&i| self.rank_secs(i) <= CLEARLY_SLOWER * best);
-        let candidates: Vec<Candidate> = finalists.iter().map(|&i| self.candidate(i)).collect();
+        let mut candidates: Vec<Candidate> = finalists.iter().map(|&i| self.candidate(i)).collect();
         let mut again: Vec<Measurement> = Vec::new();
         let n_turns = if candidates.len() > 1 { N_TURNS } else { 1 };
         for _ in 0..n_turns {
@@ -451,6 +452,11 @@ impl<'a> Tuner<'a> {
                 }
                 true
             })?;
+            // what the first turn built serves the others
+            for candidate in &mut candidates {
+                let built = again.iter().find(|m| m.hash == candidate.hash).and_then(|m| m.library.clone());
+                candidate.built = candidate.built.take().or(built);
+            }
         }
         let fallback = finalists.first().map(|&i| self.measured[i].clone());
         let winner = again.into_iter().filter(|m| m.result.is_ok()).min_by(|a, b| a.rank_secs().total_cmp(&b.rank_secs())).or(fallback);

@@ -101,16 +101,27 @@ impl Proposer<'_> {
             if proposals.is_empty() {
                 break;
             }
-            self.cost.n_probed += proposals.len();
             n_idle += proposals.len();
+            let refusal = |config: &Config| spaces.get(config.space).and_then(|space| space.refusal(config));
+            let mut wanted = Vec::new();
+            for proposal in proposals {
+                match proposal {
+                    Proposal::Exact(config) if let Some(why) = refusal(&config) => {
+                        *self.refused.entry(why.into()).or_default() += 1;
+                        self.tried.insert(config);
+                    }
+                    other => wanted.push(other),
+                }
+            }
+            self.cost.n_probed += wanted.len();
             let start = Instant::now();
-            let probed = self.runner.probe(&self.task, &proposals)?;
+            let probed = self.runner.probe(&self.task, &wanted)?;
             self.cost.probe_secs += start.elapsed().as_secs_f64();
             let n_before = batch.len();
             for answer in probed {
-                let refusal = |c: &Candidate| spaces.get(c.config.space).and_then(|space| space.refusal(&c.config));
                 match answer {
-                    Ok(candidate) if let Some(why) = refusal(&candidate) => *self.refused.entry(why.into()).or_default() += 1,
+                    // drawn by TVM
+                    Ok(candidate) if let Some(why) = refusal(&candidate.config) => *self.refused.entry(why.into()).or_default() += 1,
                     Ok(candidate) => batch.extend(Some(candidate).filter(|c| self.seen.insert(c.hash))),
                     Err(failure) => *self.refused.entry(failure.step()).or_default() += 1,
                 }
@@ -118,7 +129,7 @@ impl Proposer<'_> {
             if batch.len() > n_before {
                 n_idle = 0;
             }
-            self.tried.extend(proposals.into_iter().filter_map(|p| if let Proposal::Exact(config) = p { Some(config) } else { None }));
+            self.tried.extend(wanted.into_iter().filter_map(|p| if let Proposal::Exact(config) = p { Some(config) } else { None }));
         }
         Ok(batch)
     }

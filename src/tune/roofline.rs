@@ -386,7 +386,7 @@ fn contiguous(access: &Access, along: usize, extent: i64) -> i64 {
     let is_next = |index: &Index| index.affine().is_some_and(|(terms, _)| terms.contains(&(along, 1)));
     let stays = |index: &Index| !index.loops().contains(&along);
     match last {
-        Index::Mod(inner, size) if is_next(inner) => {
+        Index::Mod(inner, size) if **inner == Index::Var(along) => {
             let block = Index::Div(inner.clone(), *size);
             if others.iter().all(|i| *i == block || stays(i)) { *size } else { 1 }
         }

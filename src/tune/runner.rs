@@ -154,6 +154,8 @@ const N_CALLS: f64 = 16.0;
 /// A run is given up after the time of so many hopeless calls, of which it makes four.
 const HOPELESS_CALLS: f64 = 400.0;
 const LEAST_RUN_SECS: f64 = 2.0;
+/// Of a measuring worker.
+const START_SECS: f64 = 5.0;
 
 /// Seconds after which a run is given up, by what loading and verifying take and by the call that is hopeless already.
 pub fn run_limit(plain_run_secs: f64, hopeless_secs: f64, most_secs: f64) -> f64 {
@@ -324,6 +326,12 @@ impl LocalRunner {
     /// # Errors
     /// The request's fault: missing files, tensors that do not fit.
     pub fn run(&self, request: &MeasureRequest, n_threads: usize, limit_secs: f64) -> Result<Result<(Samples, f64), Failure>> {
+        Ok(self.run_timed(request, n_threads, limit_secs)?.0)
+    }
+
+    /// And the seconds that it took, without those of waiting for its turn.
+    #[allow(clippy::type_complexity)]
+    fn run_timed(&self, request: &MeasureRequest, n_threads: usize, limit_secs: f64) -> Result<(Result<(Samples, f64), Failure>, f64)> {
         let env = [("TVM_NUM_THREADS".to_string(), n_threads.max(1).to_string())];
         let mut measurer = lock(&self.measurer);
         let mut slot = match measurer.take() {
@@ -331,14 +339,16 @@ impl LocalRunner {
             _ => None,
         };
         // one that starts loads its libraries first
-        let limit_secs = if slot.is_none() { limit_secs.max(self.limits.run_secs) } else { limit_secs };
+        let limit_secs = if slot.is_none() { limit_secs.max((limit_secs + START_SECS).min(self.limits.run_secs)) } else { limit_secs };
+        let start = Instant::now();
         let answer = self.ask::<_, MeasureAnswer>(&mut slot, "measure", &env, request, limit_secs)?;
+        let secs = start.elapsed().as_secs_f64();
         *measurer = slot.map(|child| (n_threads, child));
         match answer {
-            Ok(MeasureAnswer::Measured { samples, max_error }) => Ok(Ok((Samples(samples), max_error))),
-            Ok(MeasureAnswer::Failed(failure)) => Ok(Err(failure)),
+            Ok(MeasureAnswer::Measured { samples, max_error }) => Ok((Ok((Samples(samples), max_error)), secs)),
+            Ok(MeasureAnswer::Failed(failure)) => Ok((Err(failure), secs)),
             Ok(MeasureAnswer::Refused(message)) => Err(Error::Invalid(message)),
-            Err(fault) => Ok(Err(fault.into())),
+            Err(fault) => Ok((Err(fault.into()), secs)),
         }
     }
 
@@ -386,9 +396,7 @@ impl LocalRunner {
             save: expected.clone(),
             effort: None,
         };
-        let start = Instant::now();
-        let mut ran = self.run(&request, task.n_threads, self.limits.reference_secs)?;
-        let run_secs = start.elapsed().as_secs_f64();
+        let (mut ran, run_secs) = self.run_timed(&request, task.n_threads, self.limits.reference_secs)?;
         if matches!((&ran, &task.computation), (Err(Failure::NotFinite), Computation::Module(_))) {
             // roots and logarithms want positive data
             for slot in &mut request.program.tensors {
@@ -586,15 +594,14 @@ impl Runner for LocalRunner {
                 (Err(failure), _) => Err(failure),
                 (Ok(_), Err(failure)) => Err(failure.clone()),
                 (Ok(built), Ok(reference)) => {
-                    let start = Instant::now();
                     let mut program = reference.program.clone();
                     program.steps.iter_mut().for_each(|step| step.library = built.library.clone());
                     let expected = reference.expected.iter().map(|(t, file)| (*t, Some(file.clone()))).collect();
                     let request = MeasureRequest { program, expected, tolerance: TOLERANCE, save: vec![], effort: Some(*effort) };
                     let limit_secs = run_limit(reference.run_secs, effort.hopeless_secs, self.limits.run_secs);
-                    let result = self.run(&request, task.n_threads, limit_secs)?;
+                    let (result, run_secs) = self.run_timed(&request, task.n_threads, limit_secs)?;
                     measurement.steps = built.steps;
-                    measurement.steps.run_secs = start.elapsed().as_secs_f64();
+                    measurement.steps.run_secs = run_secs;
                     measurement.library = Some(built.library);
                     result.map(|(samples, _)| samples)
                 }

@@ -78,10 +78,10 @@ pub fn tune_model(
         searches.push(Search { tuner, weight: *weight, floor_secs: *floor_secs });
     }
     let stop = run(&mut searches, options, batch, on_measurement)?;
-    let own = |tuner: &Tuner| tuner.why_ended().filter(|_| stop != StopReason::Interrupted).unwrap_or(stop);
+    let alone = searches.len() == 1;
     let finish = |Search { tuner, .. }: Search| {
-        let stop = own(&tuner);
-        tuner.finish(stop)
+        let own = tuner.why_ended().filter(|_| !alone);
+        tuner.finish(own.unwrap_or(stop))
     };
     let outcomes = searches.into_iter().map(finish).collect::<Result<_>>()?;
     Ok((outcomes, stop))

@@ -48,11 +48,12 @@ fn reads_along(schedule: &Any, block: &Block) -> Result<bool> {
     for read in items(&field(&node, "reads")?)? {
         let ranges = items(&field(&read, "region")?)?;
         let index = ranges.iter().map(|range| field(range, "min")).collect::<Result<Vec<_>>>()?;
-        if index.len() == variables.len() && structural_equal(&index[rows.len()], summed)? {
-            is_along = true;
-            continue;
+        let mut is_row = index.len() == variables.len() && structural_equal(&index[rows.len()], summed)?;
+        for (place, row) in index.iter().zip(rows) {
+            is_row = is_row && (integer(place).is_ok() || structural_equal(place, row)?);
         }
-        for place in &index {
+        is_along |= is_row;
+        for place in index.iter().filter(|_| !is_row) {
             let mut is_of_row = integer(place).is_ok();
             for row in rows {
                 is_of_row = is_of_row || structural_equal(place, row)?;

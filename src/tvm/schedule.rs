@@ -26,6 +26,8 @@ pub struct Workload {
 struct Design {
     /// The trace's, to be replayed with other choices; `None` for our own.
     instructions: Option<Any>,
+    /// Our own for functions of rows.
+    by_rows: bool,
     samplings: Vec<Sampling>,
 }
 
@@ -145,6 +147,18 @@ fn samplings(schedule: &Any) -> Result<(Any, Vec<Sampling>)> {
     Ok((instructions, samplings))
 }
 
+/// Our own design of a module; `None` where TVM refuses all random schedules of it.
+fn own_design(module: &Any, n_cores: usize, by_rows: bool) -> Result<Option<Design>> {
+    // what TVM refuses may be the random choices
+    for seed in 1..=MAX_DRAWS {
+        let schedule = fresh(module, seed)?;
+        if sketch::apply(&schedule, n_cores, by_rows, None).is_ok() {
+            return Ok(Some(Design { instructions: None, by_rows, samplings: samplings(&schedule)?.1 }));
+        }
+    }
+    Ok(None)
+}
+
 impl Workload {
     /// Generates the design spaces (5-80 ms).
     ///
@@ -157,14 +171,16 @@ impl Workload {
         let mut designs = Vec::new();
         for schedule in items(&call!("s_tir.meta_schedule.SpaceGeneratorGenerateDesignSpace", generator, *module)?)? {
             let (instructions, samplings) = samplings(&schedule)?;
-            designs.push(Design { instructions: Some(instructions), samplings });
+            designs.push(Design { instructions: Some(instructions), by_rows: false, samplings });
         }
-        if sketch::applies(&fresh(module, 1)?)? {
-            // what TVM refuses may be the random choices
-            for seed in 1..=MAX_DRAWS {
-                let schedule = fresh(module, seed)?;
-                if sketch::apply(&schedule, target.n_cores, None).is_ok() {
-                    designs.push(Design { instructions: None, samplings: samplings(&schedule)?.1 });
+        let plain = fresh(module, 1)?;
+        if sketch::applies(&plain)? {
+            let kinds: &[bool] = if sketch::is_of_rows(&plain)? { &[true, false] } else { &[false] };
+            for &by_rows in kinds {
+                let own = own_design(module, target.n_cores, by_rows)?;
+                let is_found = own.is_some();
+                designs.extend(own);
+                if is_found {
                     break;
                 }
             }
@@ -265,7 +281,7 @@ impl Workload {
                 let trace = call!("s_tir.schedule.Trace", *instructions, map(&pairs)?)?;
                 call!("s_tir.schedule.TraceApplyToSchedule", trace, schedule, true, NONE)?;
             }
-            None => sketch::apply(&schedule, self.target.n_cores, decisions)?,
+            None => sketch::apply(&schedule, self.target.n_cores, design.by_rows, decisions)?,
         }
         let replay_secs = start.elapsed().as_secs_f64();
         let start = std::time::Instant::now();

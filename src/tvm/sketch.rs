@@ -99,15 +99,23 @@ pub fn applies(schedule: &Any) -> Result<bool> {
     Ok(blocks(schedule)?.iter().any(|b| !b.reduced.is_empty() && !b.spatial.is_empty()))
 }
 
-/// Schedules a fresh module. Decisions are taken from `given` in the order in which the trace has them afterwards; without
+/// Is it a function of rows, which has schedules of another kind ([`rows`])?
+///
+/// # Errors
+/// As [`applies`].
+pub fn is_of_rows(schedule: &Any) -> Result<bool> {
+    rows::applies(schedule, &blocks(schedule)?)
+}
+
+/// Schedules a fresh module, by rows or by register tiles. Decisions are taken from `given` in the order in which the trace has them afterwards; without
 /// them TVM draws.
 ///
 /// # Errors
 /// [`crate::error::Error::Library`] with TVM's words where it refuses a step.
-pub fn apply(schedule: &Any, n_cores: usize, given: Option<Vec<Any>>) -> Result<()> {
+pub fn apply(schedule: &Any, n_cores: usize, by_rows: bool, given: Option<Vec<Any>>) -> Result<()> {
     let mut chooser = Chooser { schedule, given: given.map(Vec::into_iter) };
     let blocks = blocks(schedule)?;
-    if rows::applies(schedule, &blocks)? {
+    if by_rows {
         return rows::apply(&mut chooser, &blocks, n_cores);
     }
     let mut done = vec![false; blocks.len()];
