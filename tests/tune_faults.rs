@@ -132,8 +132,9 @@ fn a_candidate_is_given_as_long_as_the_unscheduled_kernel_and_more() {
     use syntune::tune::runner::{limit, run_limit};
     // one of a tenth of a second, of two seconds, of ten, and one that is not known
     assert_eq!([0.1, 2.0, 10.0, f64::MAX].map(|plain| limit(plain, 60.0)), [5.0, 40.0, 60.0, 60.0]);
-    // before anything works, then with a best of 1 ms or 50 ms
-    assert_eq!([f64::MAX, 0.002, 0.1].map(|hopeless| run_limit(0.1, hopeless, 60.0)), [32.0, 2.8, 32.0]);
+    // before anything works, then with a best of 1 ms or 50 ms, or of 5 ms where loading takes long
+    assert_eq!([f64::MAX, 0.002, 0.1].map(|hopeless| run_limit(0.1, hopeless, 60.0)), [32.0, 2.0, 32.0]);
+    assert_eq!(run_limit(1.0, 0.01, 60.0), 8.0);
 }
 
 #[test]

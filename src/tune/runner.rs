@@ -151,16 +151,18 @@ const LEAST_LIMIT_SECS: f64 = 5.0;
 /// Calls of a kernel that is verified and timed with care; the unscheduled one is called once.
 const N_CALLS: f64 = 16.0;
 
-/// A run is given up after the time of so many hopeless calls, of which it makes four.
+/// A run is given up after the time of so many hopeless calls, of which it makes four, and so many times what loading and verifying take.
 const HOPELESS_CALLS: f64 = 400.0;
+const LOADS: f64 = 4.0;
 const LEAST_RUN_SECS: f64 = 2.0;
-/// Of a measuring worker.
+/// A worker that starts has so much longer for its first answer, since it loads its libraries; the compiler's are large.
 const START_SECS: f64 = 5.0;
+const COMPILER_START_SECS: f64 = 10.0;
 
 /// Seconds after which a run is given up, by what loading and verifying take and by the call that is hopeless already.
 pub fn run_limit(plain_run_secs: f64, hopeless_secs: f64, most_secs: f64) -> f64 {
     let by_plain = limit(N_CALLS * plain_run_secs, most_secs);
-    (PATIENCE * plain_run_secs + HOPELESS_CALLS * hopeless_secs).max(LEAST_RUN_SECS).min(by_plain)
+    (LOADS * plain_run_secs + HOPELESS_CALLS * hopeless_secs).max(LEAST_RUN_SECS).min(by_plain)
 }
 
 /// Seconds after which a candidate is given up, by what the unscheduled kernel took: those that go on are never good, as where a
@@ -250,8 +252,7 @@ impl LocalRunner {
     /// Asks one compile worker, whose turn it may not be yet.
     fn compile(&self, worker: &Mutex<Option<Child>>, request: &CompileRequest, secs: f64) -> Result<Result<CompileAnswer, Failure>> {
         let mut slot = lock(worker);
-        // one that starts loads its libraries first
-        let secs = if slot.is_none() { self.limits.build_secs } else { secs };
+        let secs = if slot.is_none() { secs.max((secs + COMPILER_START_SECS).min(self.limits.build_secs)) } else { secs };
         let mut ask = |request: &CompileRequest| self.ask::<_, CompileAnswer>(&mut slot, "compile", &[], request, secs);
         match ask(request)? {
             Ok(CompileAnswer::Failed(failure)) => Ok(Err(failure)),
@@ -338,7 +339,6 @@ impl LocalRunner {
             Some((threads, child)) if threads == n_threads => Some(child),
             _ => None,
         };
-        // one that starts loads its libraries first
         let limit_secs = if slot.is_none() { limit_secs.max((limit_secs + START_SECS).min(self.limits.run_secs)) } else { limit_secs };
         let start = Instant::now();
         let answer = self.ask::<_, MeasureAnswer>(&mut slot, "measure", &env, request, limit_secs)?;
